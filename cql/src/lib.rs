@@ -1,0 +1,13 @@
+//! The store of Thalamus: one seam of four operations, typed tables, three engines.
+//!
+//! ```text
+//! store     the seam: get, scan, write, commit
+//! table     the closed list of tables and their one-byte tags
+//! engine    memory (seeded faults), fjall (one machine), cql (ScyllaDB, Cassandra)
+//! ```
+
+pub mod store;
+pub mod table;
+
+pub use store::{Commit, Committed, Expect, Guard, Key, Order, Range, Row, Store, StoreError, Ttl, Write, WriteOp};
+pub use table::Table;

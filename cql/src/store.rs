@@ -1,0 +1,258 @@
+//! The store seam: four operations that every engine answers alike (DESIGN section 9).
+//!
+//! - [`Store::get`] and [`Store::scan`] read one row, or one page of one partition in either direction.
+//! - [`Store::write`] makes idempotent puts and deletes durable, in no particular order.
+//! - [`Store::commit`] is the only guarded write: guards and writes of one [`Commit`] name one partition
+//!   and happen together or not at all; `follow` is written after a commit that is done (embedded: in the
+//!   same atomic batch).
+//!
+//! A caller that gets [`Committed::Unknown`] knows nothing: it must read the truth before it goes on.
+
+use std::num::NonZeroU32;
+use std::ops::Bound;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::table::Table;
+
+/// The address of one row.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    pub table: Table,
+    pub partition: Bytes,
+    pub clustering: Bytes,
+}
+
+impl Key {
+    pub fn new(table: Table, partition: impl Into<Bytes>, clustering: impl Into<Bytes>) -> Self {
+        Self { table, partition: partition.into(), clustering: clustering.into() }
+    }
+}
+
+/// One row of a known partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub clustering: Bytes,
+    pub value: Bytes,
+}
+
+/// Direction of a scan, by the bytes of the clustering key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    Ascending,
+    Descending,
+}
+
+/// One page of one partition.
+#[derive(Clone, Debug)]
+pub struct Range {
+    pub table: Table,
+    pub partition: Bytes,
+    /// Lower and upper bound by clustering bytes, whatever the order.
+    pub lower: Bound<Bytes>,
+    pub upper: Bound<Bytes>,
+    pub order: Order,
+    /// At most this many rows; a shorter page is the last one.
+    pub limit: usize,
+}
+
+impl Range {
+    /// The whole partition, ascending.
+    pub fn all(table: Table, partition: impl Into<Bytes>, limit: usize) -> Self {
+        Self {
+            table,
+            partition: partition.into(),
+            lower: Bound::Unbounded,
+            upper: Bound::Unbounded,
+            order: Order::Ascending,
+            limit,
+        }
+    }
+
+    /// The rest of this range after the last row of a page.
+    pub fn after(mut self, last: &Bytes) -> Self {
+        match self.order {
+            Order::Ascending => self.lower = Bound::Excluded(last.clone()),
+            Order::Descending => self.upper = Bound::Excluded(last.clone()),
+        }
+        self
+    }
+}
+
+/// Seconds a row lives. Never zero: on CQL zero means for ever.
+pub type Ttl = NonZeroU32;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WriteOp {
+    /// Puts the whole value. The embedded engine keeps `ttl` to itself (retention there follows the key's time).
+    Put {
+        value: Bytes,
+        ttl: Option<Ttl>,
+    },
+    Delete,
+}
+
+/// One idempotent write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    pub key: Key,
+    pub op: WriteOp,
+    /// Where several homes may write one row, the larger stamp wins; `None` is the time of writing. A row is
+    /// written either always with stamps or never.
+    pub stamp: Option<i64>,
+}
+
+impl Write {
+    pub fn put(key: Key, value: impl Into<Bytes>) -> Self {
+        Self { key, op: WriteOp::Put { value: value.into(), ttl: None }, stamp: None }
+    }
+
+    pub fn delete(key: Key) -> Self {
+        Self { key, op: WriteOp::Delete, stamp: None }
+    }
+
+    pub fn stamped(mut self, stamp: i64) -> Self {
+        self.stamp = Some(stamp);
+        self
+    }
+
+    pub fn with_ttl(mut self, seconds: Option<Ttl>) -> Self {
+        if let WriteOp::Put { ttl, .. } = &mut self.op {
+            *ttl = seconds;
+        }
+        self
+    }
+}
+
+/// What a guarded row must be for the commit to happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expect {
+    Absent,
+    Value(Bytes),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guard {
+    pub clustering: Bytes,
+    pub expect: Expect,
+}
+
+/// Guards and writes of one partition, and what follows once they are done.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    pub table: Table,
+    pub partition: Bytes,
+    /// Without a guard the commit is an unconditional write of the same shape.
+    pub guards: Vec<Guard>,
+    /// (clustering, op). On CQL a guarded row must also be written.
+    pub writes: Vec<(Bytes, WriteOp)>,
+    /// Written after the commit is done; may lag behind it, so it must be rebuildable from the writes.
+    pub follow: Vec<Write>,
+}
+
+impl Commit {
+    /// Inserts one row where there is none.
+    pub fn insert(key: Key, value: impl Into<Bytes>) -> Self {
+        let clustering = key.clustering.clone();
+        Self {
+            table: key.table,
+            partition: key.partition,
+            guards: vec![Guard { clustering: clustering.clone(), expect: Expect::Absent }],
+            writes: vec![(clustering, WriteOp::Put { value: value.into(), ttl: None })],
+            follow: Vec::new(),
+        }
+    }
+
+    /// Replaces one row that still holds `from`.
+    pub fn replace(key: Key, from: impl Into<Bytes>, to: impl Into<Bytes>) -> Self {
+        let mut commit = Self::insert(key, to);
+        commit.guards[0].expect = Expect::Value(from.into());
+        commit
+    }
+
+    /// Deletes one row that still holds `from`.
+    pub fn remove(key: Key, from: impl Into<Bytes>) -> Self {
+        let mut commit = Self::replace(key, from, Bytes::new());
+        commit.writes[0].1 = WriteOp::Delete;
+        commit
+    }
+
+    pub fn following(mut self, follow: Vec<Write>) -> Self {
+        self.follow = follow;
+        self
+    }
+}
+
+/// What became of a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// Durable, with everything that follows.
+    Done,
+    /// Nothing was written: a guard did not hold. The guarded rows that exist, as they are.
+    Lost(Vec<Row>),
+    /// Nobody can say; the rows may appear later.
+    Unknown,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The operation did not happen or may not have; trying again later can help.
+    #[error("store unavailable")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The disk is full: nothing was written.
+    #[error("store is out of space")]
+    Full,
+    /// The engine cannot go on in this process; restart it.
+    #[error("store must be reopened")]
+    Poisoned,
+    /// Bytes that no version of ours wrote.
+    #[error("stored {what} is not readable")]
+    Corrupt { what: &'static str },
+}
+
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// One keyed, ordered, durable store. Every engine passes one contract suite unchanged.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    async fn get(&self, key: &Key) -> Result<Option<Bytes>>;
+
+    /// One page of one partition, a snapshot of its own.
+    async fn scan(&self, range: Range) -> Result<Vec<Row>>;
+
+    /// Durable when `Ok`. After an error some of the writes may have happened.
+    async fn write(&self, writes: Vec<Write>) -> Result<()>;
+
+    /// Independent commits, one outcome each in the same order; the embedded engine shares one sync among them.
+    async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<Committed>>;
+
+    /// A single commit.
+    async fn commit_one(&self, commit: Commit) -> Result<Committed> {
+        self.commit(vec![commit]).await.pop().unwrap_or(Ok(Committed::Unknown))
+    }
+
+    /// What an acknowledgement means here.
+    fn durability(&self) -> Durability;
+}
+
+/// What `Ok` promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// On disk before the answer.
+    Synced,
+    /// In memory on a quorum of machines, on disk within seconds.
+    Replicated,
+    /// Gone with the process: the memory engine.
+    None,
+}
+
+impl Durability {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Synced => "synced",
+            Self::Replicated => "replicated",
+            Self::None => "none",
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! Decisions and formats of Thalamus, without I/O.
+//!
+//! ```text
+//! id        typed ids; id::address: a task's id is its address
+//! time      instants in microseconds and their RFC 3339 text
+//! engine    the six task engines
+//! secret    keys derived from the master secret, tokens, hashes
+//! wire      the agent protocol: canonical JSON, signatures, frames, replay guard
+//! task      reports in, row out: report, group, derive, stored value, filter
+//! command   what may be asked of an agent, and the only table of status changes
+//! ledger    a project's hash-chained log: entries, chain, folds, decisions
+//! cursor    authenticated page cursors
+//! redact    what is scrubbed before anything is stored or shown
+//! ```
+//!
+//! Nothing here reads a clock, a socket or a disk: time arrives as an argument.
+
+pub mod engine;
+pub mod id;
+pub mod time;
