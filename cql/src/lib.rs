@@ -6,6 +6,7 @@
 //! engine    memory (seeded faults), fjall (one machine), cql (ScyllaDB, Cassandra)
 //! ```
 
+pub mod engine;
 pub mod store;
 pub mod table;
 

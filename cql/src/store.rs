@@ -70,6 +70,17 @@ impl Range {
         }
     }
 
+    /// Whether no clustering key can lie between the bounds: then a scan answers no rows, it is not an error.
+    pub fn is_empty(&self) -> bool {
+        match (&self.lower, &self.upper) {
+            (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
+            (Bound::Included(lower), Bound::Included(upper)) => lower > upper,
+            (Bound::Included(lower) | Bound::Excluded(lower), Bound::Included(upper) | Bound::Excluded(upper)) => {
+                lower >= upper
+            }
+        }
+    }
+
     /// The rest of this range after the last row of a page.
     pub fn after(mut self, last: &Bytes) -> Self {
         match self.order {
@@ -85,7 +96,8 @@ pub type Ttl = NonZeroU32;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WriteOp {
-    /// Puts the whole value. The embedded engine keeps `ttl` to itself (retention there follows the key's time).
+    /// Puts the whole value. With a `ttl` the row is gone for every reader when it has passed, on every engine;
+    /// without one it stays.
     Put {
         value: Bytes,
         ttl: Option<Ttl>,
@@ -98,8 +110,9 @@ pub enum WriteOp {
 pub struct Write {
     pub key: Key,
     pub op: WriteOp,
-    /// Where several homes may write one row, the larger stamp wins; `None` is the time of writing. A row is
-    /// written either always with stamps or never.
+    /// Where several homes may write one row, the larger stamp wins, in whatever order the writes arrive; of
+    /// equal stamps a delete wins, then the greater value. `None` is the time of writing. A row is written
+    /// either always with stamps or never, and rows of conditional tables never.
     pub stamp: Option<i64>,
 }
 
@@ -225,6 +238,9 @@ pub trait Store: Send + Sync + 'static {
     async fn write(&self, writes: Vec<Write>) -> Result<()>;
 
     /// Independent commits, one outcome each in the same order; the embedded engine shares one sync among them.
+    ///
+    /// An error means that this commit did not happen and will not; doubt has its own word,
+    /// [`Committed::Unknown`]. Only after [`StoreError::Poisoned`] nothing at all is known.
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<Committed>>;
 
     /// A single commit.
