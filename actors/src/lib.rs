@@ -1,1 +1,18 @@
-//! The actor mesh of Thalamus.
+//! The actor mesh of Thalamus: projects decide, agents deliver, recorders record.
+//!
+//! ```text
+//! NodeSupervisor
+//!  |- ProjectActor(project)    the only writer of its ledger; supervises and times out its commands
+//!  |    '- AgentActor(agent)   lanes and deliveries of one agent's sessions
+//!  |- Recorder(shard group)    union of reports, group commit, acks
+//!  '- sessions                 one plain task per socket, known to their AgentActor through the directory
+//! ```
+//!
+//! The edge reaches all of it through [`Mesh`] and nothing else.
+
+pub mod clock;
+pub mod directory;
+pub mod session;
+
+pub use clock::Clock;
+pub use directory::Directory;
