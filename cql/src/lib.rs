@@ -1,11 +1,13 @@
 //! The store of Thalamus: one seam of four operations, typed tables, three engines.
 //!
 //! ```text
+//! accounts  users, logins, keys, projects, memberships, agents
 //! store     the seam: get, scan, write, commit
 //! table     the closed list of tables and their one-byte tags
 //! engine    memory (seeded faults), fjall (one machine), cql (ScyllaDB, Cassandra)
 //! ```
 
+pub mod accounts;
 pub mod engine;
 pub mod store;
 pub mod table;
