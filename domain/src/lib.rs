@@ -15,6 +15,9 @@
 //!
 //! Nothing here reads a clock, a socket or a disk: time arrives as an argument.
 
+pub mod cursor;
 pub mod engine;
 pub mod id;
+pub mod redact;
+pub mod task;
 pub mod time;

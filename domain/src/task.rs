@@ -1,0 +1,37 @@
+//! Tasks: reports in, row out.
+//!
+//! A task is the set of reports heard about it, and its row a pure function of that set: unions commute and
+//! repeats vanish, so order, duplicates, re-sends and several writers cannot show (DESIGN section 2).
+//!
+//! ```text
+//! report     one thing that was said, packed once            kind, state, priority   the vocabulary
+//! body       an event's data, read leniently                 pack      the MessagePack of stored values
+//! group      R1: which reports are one physical event        limit     how large a task may grow
+//! derive     R2: what follows from the groups                exception `Type: message` of six engines
+//! stored     the stored value: record, unite, encode         header    what a scan reads of it
+//! row        what a reader sees: rows and events             filter    which rows a reader wants
+//! ```
+
+mod body;
+mod derive;
+mod exception;
+mod filter;
+mod group;
+mod header;
+mod kind;
+mod limit;
+mod pack;
+mod priority;
+mod report;
+mod row;
+mod state;
+mod stored;
+
+pub use filter::{Filter, Prepared};
+pub use header::{BadValue, Header};
+pub use kind::Kind;
+pub use priority::{Priority, PrioritySet, UnknownPriority};
+pub use report::{EventFields, Report, Reporter, Sighting, TASK_ID_CHARS_MAX, Unstorable};
+pub use row::{TaskEvent, TaskRow};
+pub use state::{State, UnknownState};
+pub use stored::{Recorded, Task};

@@ -1,0 +1,228 @@
+//! What a reader sees: the row of a task and its events (contract M24 to M48).
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::body::{self, Body};
+use super::derive::{Outline, first_preferring_received};
+use super::exception;
+use super::group::Grouping;
+use super::kind::Kind;
+use super::priority::Priority;
+use super::report::{Report, TASK_ID_CHARS_MAX};
+use super::state::State;
+use super::stored::Task;
+use crate::engine::Engine;
+use crate::id::address::TaskId;
+use crate::id::{AgentId, EventId, ProjectId};
+use crate::time::Timestamp;
+
+/// A task as the API shows it; the members stand in the order of the answer.
+#[derive(Clone, Debug, Serialize)]
+pub struct TaskRow {
+    pub id: TaskId,
+    pub project_id: ProjectId,
+    pub engine: Engine,
+    pub task_id: String,
+    pub name: String,
+    pub queue: Option<String>,
+    pub state: State,
+    pub priority: Priority,
+    pub args: Option<Box<RawValue>>,
+    pub kwargs: Option<Box<RawValue>>,
+    pub result: Option<Box<RawValue>>,
+    pub exception: Option<String>,
+    pub traceback: Option<String>,
+    pub retry_count: u32,
+    pub eta: Option<Timestamp>,
+    pub received_at: Timestamp,
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+    pub runtime_ms: Option<u32>,
+    pub worker_name: Option<String>,
+    pub parent_task_id: Option<String>,
+    pub root_task_id: Option<String>,
+    pub tags: Vec<String>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// One physical event of a task.
+#[derive(Clone, Debug, Serialize)]
+pub struct TaskEvent {
+    pub id: EventId,
+    pub project_id: ProjectId,
+    /// Null for what we reported ourselves.
+    pub agent_id: Option<AgentId>,
+    pub engine: Engine,
+    pub task_id: String,
+    pub kind: Kind,
+    pub occurred_at: Timestamp,
+    pub payload: Box<RawValue>,
+}
+
+/// Equal in everything a reader sees; the stored text of JSON counts.
+impl PartialEq for TaskRow {
+    fn eq(&self, other: &Self) -> bool {
+        let json = |row: &Self| {
+            [&row.args, &row.kwargs, &row.result].map(|value| value.as_deref().map(|value| value.get().to_owned()))
+        };
+        let texts = |row: &Self| {
+            [&row.queue, &row.exception, &row.traceback, &row.worker_name, &row.parent_task_id, &row.root_task_id]
+                .map(Clone::clone)
+        };
+        let times =
+            |row: &Self| (row.eta, row.received_at, row.started_at, row.finished_at, row.created_at, row.updated_at);
+        let plain = |row: &Self| (row.id, row.project_id, row.engine, row.state, row.priority, row.retry_count);
+        json(self) == json(other)
+            && texts(self) == texts(other)
+            && times(self) == times(other)
+            && plain(self) == plain(other)
+            && (&self.task_id, &self.name, self.runtime_ms, &self.tags)
+                == (&other.task_id, &other.name, other.runtime_ms, &other.tags)
+    }
+}
+
+impl TaskRow {
+    pub(super) fn derive(task: &Task, project: ProjectId, grouping: &Grouping) -> Self {
+        let (engine, task_id) = (task.engine(), task.task_id());
+        let reports = task.reports();
+        let outline = Outline::new(engine, reports, grouping);
+        let bodies: Vec<Body<'_>> = reports.iter().map(|report| Body::read(report.body().unwrap_or("{}"))).collect();
+        let first = |wanted: &dyn Fn(&Body<'_>) -> bool| {
+            let mut any = None;
+            for (index, report) in reports.iter().enumerate().filter(|(index, _)| wanted(&bodies[*index])) {
+                if report.kind() == Kind::Received {
+                    return Some(bodies[index]);
+                }
+                any = any.or(Some(bodies[index]));
+            }
+            any
+        };
+        let of_group = |index: usize| -> Vec<Body<'_>> {
+            let members = grouping.of.iter().zip(&bodies);
+            members.filter(|(group, _)| usize::from(**group) == index).map(|(_, body)| *body).collect()
+        };
+        let (exception, traceback) = match (outline.state, outline.latest) {
+            (State::Failed | State::Retried, Some(latest)) => exception::exception(engine, &of_group(latest)),
+            (State::Received | State::Started | State::Succeeded | State::Cancelled | State::Lost, _)
+            | (State::Failed | State::Retried, None) => (None, None),
+        };
+        let result = match (outline.state, outline.ended) {
+            (State::Succeeded, Some(end)) => of_group(end).into_iter().find_map(|body| body::value(body.result)),
+            (State::Succeeded, None)
+            | (State::Received | State::Started | State::Failed | State::Cancelled | State::Retried | State::Lost, _) => {
+                None
+            }
+        };
+        let relative =
+            |raw: Option<&RawValue>| body::text(raw).filter(|other| is_relative(other, task_id)).map(Cow::into_owned);
+        Self {
+            id: task.id(),
+            project_id: project,
+            engine,
+            task_id: task_id.to_owned(),
+            name: name(task_id, reports, outline.name),
+            queue: outline.queue.and_then(|index| reports[index].queue(engine)).map(Cow::into_owned),
+            state: outline.state,
+            priority: outline.priority,
+            args: first(&|body| shaped(body.args, '[').is_some())
+                .and_then(|body| shaped(body.args, '['))
+                .map(ToOwned::to_owned),
+            kwargs: first(&|body| shaped(body.kwargs, '{').is_some())
+                .and_then(|body| shaped(body.kwargs, '{'))
+                .map(ToOwned::to_owned),
+            result: result.map(ToOwned::to_owned),
+            exception,
+            traceback,
+            retry_count: outline.retry_count,
+            eta: first(&|body| eta(body).is_some()).and_then(|body| eta(&body)),
+            received_at: task.id().received_at(),
+            started_at: outline.started_at,
+            finished_at: outline.finished_at,
+            runtime_ms: outline.runtime_ms,
+            worker_name: outline.worker.and_then(|index| reports[index].worker()).map(Cow::into_owned),
+            parent_task_id: first(&|body| relative(body.parent_task_id).is_some())
+                .and_then(|body| relative(body.parent_task_id)),
+            root_task_id: first(&|body| relative(body.root_task_id).is_some())
+                .and_then(|body| relative(body.root_task_id)),
+            tags: first(&|body| !tags(body).is_empty()).map(|body| tags(&body)).unwrap_or_default(),
+            created_at: task.created_at(),
+            updated_at: task.updated_at(),
+        }
+    }
+}
+
+impl TaskEvent {
+    pub(super) fn derive(task: &Task, project: ProjectId, grouping: &Grouping) -> Vec<Self> {
+        let shown = grouping.groups.iter().filter(|group| match group.kind {
+            Kind::Deleted | Kind::Scheduled => false,
+            Kind::Received | Kind::Started | Kind::Succeeded | Kind::Failed | Kind::Retried | Kind::Revoked => true,
+            Kind::Rejected | Kind::Sent | Kind::Lost => true,
+        });
+        let event = |group: &super::group::Group| {
+            let report = &task.reports()[group.first];
+            // A body that was dropped to bound the task's size shows as an empty object.
+            let payload = RawValue::from_string(report.body().unwrap_or("{}").to_owned());
+            Self {
+                id: report.id(),
+                project_id: project,
+                agent_id: Some(report.agent()).filter(|agent| *agent != AgentId::NIL),
+                engine: task.engine(),
+                task_id: task.task_id().to_owned(),
+                kind: report.kind(),
+                occurred_at: report.occurred_at(),
+                payload: payload.unwrap_or_else(|_| RawValue::NULL.to_owned()),
+            }
+        };
+        shown.rev().map(event).collect()
+    }
+}
+
+/// The id that the tree of a task hangs on, when it is not the task itself.
+pub(super) fn root_of(task: &Task) -> Option<String> {
+    let root = |report: &Report| {
+        let body = Body::read(report.body()?);
+        body::text(body.root_task_id).filter(|root| is_relative(root, task.task_id())).map(Cow::into_owned)
+    };
+    let reports = task.reports();
+    first_preferring_received(reports, |report| root(report).is_some()).and_then(|index| root(&reports[index]))
+}
+
+/// A value that is a JSON array or object, by its opening character.
+fn shaped(raw: Option<&RawValue>, open: char) -> Option<&RawValue> {
+    raw.filter(|raw| raw.get().starts_with(open))
+}
+
+fn is_relative(other: &str, task_id: &str) -> bool {
+    other != task_id && (other.len() <= TASK_ID_CHARS_MAX || other.chars().count() <= TASK_ID_CHARS_MAX)
+}
+
+/// The first real name, else the first placeholder, else one of ours.
+fn name(task_id: &str, reports: &[Report], real: Option<usize>) -> String {
+    let real = real.and_then(|index| reports[index].name());
+    let any = || reports.iter().find_map(Report::name);
+    let ours = || format!("<unknown:{}>", task_id.chars().take(8).collect::<String>());
+    real.or_else(any).map_or_else(ours, Cow::into_owned)
+}
+
+/// An RFC 3339 text or POSIX seconds.
+fn eta(body: &Body<'_>) -> Option<Timestamp> {
+    let raw = body::value(body.eta)?;
+    match body::text(Some(raw)) {
+        Some(text) => Timestamp::parse(&text).or_else(|_| Timestamp::parse(&format!("{text}Z"))).ok(),
+        None => {
+            let seconds: f64 = raw.get().parse().ok()?;
+            (0.0..4e10).contains(&seconds).then(|| Timestamp::from_micros((seconds * 1e6).round() as i64))
+        }
+    }
+}
+
+/// The strings of an array.
+fn tags(body: &Body<'_>) -> Vec<String> {
+    let Some(raw) = body::value(body.tags) else { return Vec::new() };
+    let Ok(tags) = serde_json::from_str::<Vec<&RawValue>>(raw.get()) else { return Vec::new() };
+    tags.into_iter().filter_map(|tag| body::text(Some(tag))).map(Cow::into_owned).collect()
+}
