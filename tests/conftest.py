@@ -1,0 +1,161 @@
+"""Fixtures. One embedded server per test process is shared by all tests that do not break it: each test has a project."""
+
+import os
+import uuid
+
+import pytest
+
+from harness.agent import Agent, succeed_everything
+from harness.celery import Worker
+from harness.client import Client, Project
+from harness.redis import Redis
+from harness.server import ADMIN_EMAIL, ADMIN_PASSWORD, Server, binary
+
+CQL = os.environ.get("THALAMUS_TEST_CQL")
+STRICT = os.environ.get("THALAMUS_TEST_STRICT") == "1"
+
+
+def pytest_collection_modifyitems(items):
+    """Keeps tests that share an expensive fixture on one process (xdist's loadgroup)."""
+    for item in items:
+        if not any(mark.name == "xdist_group" for mark in item.iter_markers()):
+            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Adds the server's last words to a failure."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.failed:
+        for value in getattr(item, "funcargs", {}).values():
+            if isinstance(value, Server):
+                report.sections.append(("server log, its end", value.log()[-3000:]))
+
+
+def not_there_yet(what):
+    """Skips for a part of the server that is still to come; an error under THALAMUS_TEST_STRICT=1."""
+    if STRICT:
+        pytest.fail(f"{what} is not served")
+    pytest.skip(f"{what} is not served yet")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """The shared embedded server."""
+    one = Server(tmp_path_factory.mktemp("server"), heartbeat_seconds=2, command_timeout_seconds=20).start()
+    yield one
+    one.stop()
+
+
+@pytest.fixture(scope="session")
+def admin(server):
+    """The administrator of the first boot."""
+    with Client(server.url).login(ADMIN_EMAIL, ADMIN_PASSWORD) as client:
+        yield client
+
+
+@pytest.fixture
+def project(admin):
+    """A project of this test's own."""
+    return Project.create(admin)
+
+
+@pytest.fixture
+def own_server(tmp_path):
+    """Starts servers that this test may kill: `own_server(store="cql", heartbeat_seconds=1)`."""
+    running = []
+
+    def start(**settings):
+        store = settings.pop("store", "embedded")
+        folder = settings.pop("folder", None) or tmp_path / f"server{len(running)}"
+        if store == "cql":
+            if not CQL:
+                pytest.skip("THALAMUS_TEST_CQL is not set: no Cassandra")
+            settings["cql"] = CQL
+        one = Server(folder, store=store, **settings)
+        running.append(one)
+        return one.start(deadline=120)
+
+    yield start
+    for one in running:
+        one.stop()
+
+
+def login(server):
+    """A fresh administrator's session on any server."""
+    return Client(server.url).login(ADMIN_EMAIL, ADMIN_PASSWORD)
+
+
+@pytest.fixture
+def sim(server, project):
+    """Opens simulated agents: `sim()` mints and opens one, `sim(minted)` opens another process of it."""
+    opened = []
+
+    def start(minted=None, **more):
+        agent = Agent(server.url, minted or project.mint(), **more)
+        opened.append(agent)
+        return agent.open()
+
+    yield start
+    for agent in opened:
+        agent.close()
+
+
+@pytest.fixture
+def obedient(sim):
+    """An agent that answers every command with success at once."""
+    return sim(on_command=succeed_everything)
+
+
+class People:
+    """Users with roles, made through the API."""
+
+    def __init__(self, server, admin):
+        self.server, self.admin = server, admin
+
+    def user(self):
+        """A new user without any role: (client, user id)."""
+        email = f"u-{uuid.uuid4().hex[:10]}@example.com"
+        password = "Quiet-Harbour-5-Lamp"
+        answer = self.admin.post("/users", {"email": email, "password": password, "display_name": "U"}, expect=None)
+        if answer.status_code in (404, 405):
+            not_there_yet("POST /users")
+        assert answer.status_code == 201, answer.text
+        return Client(self.server.url).login(email, password), answer.json()["id"]
+
+    def member(self, project, role):
+        """A client of a new user with this role in the project."""
+        client, user_id = self.user()
+        answer = self.admin.post(project.path("/memberships"), {"user_id": user_id, "role": role}, expect=None)
+        if answer.status_code in (404, 405):
+            not_there_yet("POST /memberships")
+        assert answer.status_code == 201, answer.text
+        return project.through(client)
+
+
+@pytest.fixture(scope="session")
+def people(server, admin):
+    return People(server, admin)
+
+
+@pytest.fixture(scope="module")
+def redis():
+    one = Redis().start()
+    yield one
+    one.stop()
+
+
+@pytest.fixture
+def workers(server, project):
+    """Starts real Celery workers for one test: `workers(redis, minted, pool="solo")`."""
+    running = []
+
+    def start(redis, minted=None, **more):
+        worker = Worker(redis, server, project, minted or project.mint(), **more)
+        running.append(worker)
+        return worker.start()
+
+    yield start
+    for worker in running:
+        worker.stop()
