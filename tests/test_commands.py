@@ -657,7 +657,7 @@ def test_a_rate_limit_without_worker_is_a_broadcast_and_flagged(sim, project, fo
     frame = eventually(lambda: agent.command_log and agent.command_log[0])
     assert frame["payload"]["target"]["id"] is None
     assert not frame["payload"]["parameters"]["worker_name"]
-    assert command["payload"]["global_throttle"] is True
+    assert command.get("global_throttle", command["payload"].get("global_throttle")) is True
     ledger = entries(project)
     if ledger is not None:
         flagged = project.audit(global_throttle="true")
