@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from harness.canonical import secret_bytes, signature
+from harness.server import own_address
 from harness.wait import eventually
 
 CELERY = (
@@ -135,7 +136,7 @@ class Agent:
         extra = {"Authorization": f"Bearer {self.token if token is None else token}"} if headers is None else headers
         self.socket = connect(
             self.url, additional_headers=extra, max_size=64 << 20, open_timeout=10, close_timeout=2, proxy=None,
-            ping_interval=None
+            ping_interval=None, source_address=(own_address(), 0)
         )  # fmt: skip
         return self
 

@@ -5,6 +5,8 @@ import uuid
 
 import httpx
 
+from harness.server import own_address
+
 API = "/api/v1"
 
 
@@ -46,10 +48,11 @@ def check_envelope(response):
 class Client:
     """One person's session, or one API key."""
 
-    def __init__(self, url, key=None, timeout=30.0):
+    def __init__(self, url, key=None, timeout=30.0, address=None):
         headers = {"authorization": f"Bearer {key}"} if key else {}
         self.url = url
-        self.http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
+        transport = httpx.HTTPTransport(local_address=address or own_address())
+        self.http = httpx.Client(base_url=url, headers=headers, timeout=timeout, transport=transport)
         self.user = None
 
     def close(self):

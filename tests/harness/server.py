@@ -1,6 +1,7 @@
 """The real binary as a process: started on a free port, stopped politely or not at all politely, its log kept."""
 
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -33,6 +34,11 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def own_address():
+    """A loopback address to connect from. Limits per source address must not make one test fail another."""
+    return f"127.{random.randint(1, 254)}.{random.randint(1, 254)}.{random.randint(1, 254)}"
 
 
 def clean_environment(**more):
