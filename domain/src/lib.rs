@@ -19,5 +19,6 @@ pub mod cursor;
 pub mod engine;
 pub mod id;
 pub mod redact;
+pub mod secret;
 pub mod task;
 pub mod time;
