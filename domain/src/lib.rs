@@ -22,3 +22,4 @@ pub mod redact;
 pub mod secret;
 pub mod task;
 pub mod time;
+pub mod wire;
