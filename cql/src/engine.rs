@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! memory    nothing on disk; faults by seed or by name, for tests and the simulation
+//! fjall     one machine: a folder, one writer, one sync for all that waits
 //! ```
 
+pub mod fjall;
 pub mod memory;

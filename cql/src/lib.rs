@@ -8,6 +8,8 @@
 //! ```
 
 pub mod accounts;
+#[cfg(test)]
+mod contract;
 pub mod engine;
 pub mod store;
 pub mod table;

@@ -125,6 +125,11 @@ impl Write {
         Self { key, op: WriteOp::Delete, stamp: None }
     }
 
+    /// Whether every engine can run this write: a conditional table has only conditional ones.
+    pub fn is_portable(&self) -> bool {
+        !self.key.table.is_conditional()
+    }
+
     pub fn stamped(mut self, stamp: i64) -> Self {
         self.stamp = Some(stamp);
         self
@@ -156,9 +161,9 @@ pub struct Guard {
 pub struct Commit {
     pub table: Table,
     pub partition: Bytes,
-    /// Without a guard the commit is an unconditional write of the same shape.
+    /// Without a guard, on a table that is not conditional, the commit is an unconditional write.
     pub guards: Vec<Guard>,
-    /// (clustering, op). On CQL a guarded row must also be written.
+    /// (clustering, op), each row once. A guarded row must also be written.
     pub writes: Vec<(Bytes, WriteOp)>,
     /// Written after the commit is done; may lag behind it, so it must be rebuildable from the writes.
     pub follow: Vec<Write>,
@@ -194,6 +199,14 @@ impl Commit {
     pub fn following(mut self, follow: Vec<Write>) -> Self {
         self.follow = follow;
         self
+    }
+
+    /// Whether every engine can run this commit; all of them assert it in debug builds.
+    pub fn is_portable(&self) -> bool {
+        let written = |clustering: &Bytes| self.writes.iter().any(|(row, _)| row == clustering);
+        self.guards.is_empty() != self.table.is_conditional()
+            && self.guards.iter().all(|guard| written(&guard.clustering))
+            && self.follow.iter().all(Write::is_portable)
     }
 }
 

@@ -107,6 +107,42 @@ impl Table {
         self as u8
     }
 
+    /// For tables whose old rows lie together, project by project: how many leading bytes of the partition come
+    /// before the time. The embedded engine sweeps expired rows from there.
+    pub const fn lead(self) -> Option<usize> {
+        match self {
+            // project and layout
+            Self::Task => Some(17),
+            Self::Segment | Self::Command | Self::Stat | Self::DeadLetter => Some(16),
+            // The time is in the clustering key.
+            Self::AgentStatus => Some(usize::MAX),
+            Self::TaskAt
+            | Self::TaskRoot
+            | Self::Ledger
+            | Self::LedgerHead
+            | Self::CommandChunk
+            | Self::Idem
+            | Self::Open
+            | Self::Ownership
+            | Self::Directory
+            | Self::Node
+            | Self::Project
+            | Self::User
+            | Self::Membership
+            | Self::MembershipOfUser
+            | Self::ApiKey
+            | Self::WebSession
+            | Self::Agent
+            | Self::Secret
+            | Self::Worker
+            | Self::Queue
+            | Self::Setting
+            | Self::Unique
+            | Self::AgentWorker
+            | Self::WebSessionOfUser => None,
+        }
+    }
+
     /// Whether every write of the table is conditional: on CQL a table is wholly one or the other.
     pub const fn is_conditional(self) -> bool {
         matches!(self, Self::TaskAt | Self::Ledger | Self::Ownership | Self::Unique)

@@ -108,6 +108,7 @@ impl Default for Memory {
 
 impl Shared {
     fn write(&mut self, handle: HandleId, mut writes: Vec<Write>, now: Instant) -> Result<()> {
+        debug_assert!(writes.iter().all(Write::is_portable), "a plain write to a conditional table: {writes:?}");
         let failed = self.injector.strikes(Fault::WriteFailed);
         if failed {
             // Like statements sent one by one: some arrived before the failure.
@@ -120,6 +121,7 @@ impl Shared {
     }
 
     fn commit(&mut self, handle: HandleId, commit: Commit, now: Instant) -> Result<Committed> {
+        debug_assert!(commit.is_portable(), "not every engine can run {commit:?}");
         let fate = match self.injector.fate() {
             Fate::Failed => return Err(StoreError::Unavailable(Box::new(InjectedFault))),
             Fate::UnknownNever => return Ok(Committed::Unknown),
