@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 use domain::id::{AgentId, ProjectId, SessionId};
+use domain::wire::CloseCode;
 
 use crate::session::SessionHandle;
 
@@ -65,14 +66,14 @@ impl Directory {
     }
 
     /// Closes every session of an agent.
-    pub fn close_agent(&self, agent: AgentId, code: u16) {
+    pub fn close_agent(&self, agent: AgentId, code: CloseCode) {
         for handle in self.sessions_of(agent) {
             handle.close(code);
         }
     }
 
     /// Closes every session of a project.
-    pub fn close_project(&self, project: ProjectId, code: u16) {
+    pub fn close_project(&self, project: ProjectId, code: CloseCode) {
         for sessions in self.0.iter() {
             for handle in sessions.value().iter().filter(|handle| handle.facts.project == project) {
                 handle.close(code);
@@ -81,7 +82,7 @@ impl Directory {
     }
 
     /// Closes every session of this node.
-    pub fn close_all(&self, code: u16) {
+    pub fn close_all(&self, code: CloseCode) {
         for sessions in self.0.iter() {
             for handle in sessions.value() {
                 handle.close(code);

@@ -4,7 +4,6 @@
 //! without touching stored rows. Names that must be unique are claimed in [`unique`] before the row is written.
 //!
 //! ```text
-//! record      the value format
 //! unique      slugs, e-mail addresses and agent names, claimed by conditional commits
 //! role        viewer < auditor < operator < admin
 //! user        people, and the lock after failed logins
@@ -21,7 +20,6 @@ pub mod api_key;
 pub mod login;
 pub mod membership;
 pub mod project;
-mod record;
 pub mod role;
 pub mod setting;
 mod unique;
@@ -51,5 +49,3 @@ pub enum AccountError {
 const ALL: &[u8] = b"*";
 /// The clustering key of a partition with one row.
 const ONLY: &[u8] = b"-";
-/// Rows per page when a whole partition is read.
-const PAGE: usize = 500;

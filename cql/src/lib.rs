@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! accounts  users, logins, keys, projects, memberships, agents
+//! fleet     processes, engine workers, queues, as agents name them
+//! record    the value format of low-volume rows
 //! store     the seam: get, scan, write, commit
 //! table     the closed list of tables and their one-byte tags
 //! engine    memory (seeded faults), fjall (one machine), cql (ScyllaDB, Cassandra)
@@ -11,6 +13,8 @@ pub mod accounts;
 #[cfg(test)]
 mod contract;
 pub mod engine;
+pub mod fleet;
+mod record;
 pub mod store;
 pub mod table;
 

@@ -53,9 +53,9 @@ pub enum Table {
     Agent = 23,
     /// (kind and hash of a secret) | - -> whose it is: agent tokens, API keys.
     Secret = 24,
-    /// (project) | engine, name -> engine worker as its reporters named it.
+    /// (project) | engine, agent, name -> engine worker as that agent names it. Readers unite them by name.
     Worker = 25,
-    /// (project) | engine, name -> queue.
+    /// (project) | engine, agent, name -> queue as that agent names it.
     Queue = 26,
     /// () | name -> setting of the whole installation.
     Setting = 27,

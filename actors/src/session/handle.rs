@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use domain::id::{AgentId, CommandId, ProjectId, SessionId};
 use domain::time::Timestamp;
+use domain::wire::{CloseCode, CommandBody};
 use tokio::sync::{mpsc, oneshot};
 
 /// What a session said of itself in its hello, and whose it is; fixed for the session's life.
@@ -32,8 +33,8 @@ pub struct CommandFrame {
     pub command: CommandId,
     /// Frame id: the command's id, or the chunk's own.
     pub id: String,
-    /// The `payload` member as JSON text: action, target, parameters, timeout_seconds, issued_by, delivery_claim_token.
-    pub payload: String,
+    /// The rendered payload; the session adds number, time and signature as it writes.
+    pub body: CommandBody,
 }
 
 /// What became of a frame given to a session.
@@ -51,7 +52,7 @@ pub enum SessionMessage {
     /// Dropping the reply unanswered means "bytes may have left".
     Command { frame: CommandFrame, reply: oneshot::Sender<Sent> },
     /// Closes the socket with a close code of WIRE section 5.
-    Close(u16),
+    Close(CloseCode),
 }
 
 /// The way to a live session; cheap to clone. A handle to a session that has ended answers `NotSent`.
@@ -84,7 +85,7 @@ impl SessionHandle {
     }
 
     /// Asks the session to close; one that is gone already needs no asking.
-    pub fn close(&self, code: u16) {
+    pub fn close(&self, code: CloseCode) {
         if let Err(mpsc::error::TrySendError::Full(message)) = self.sender.try_send(SessionMessage::Close(code)) {
             let sender = self.sender.clone();
             tokio::spawn(async move { sender.send(message).await });

@@ -5,7 +5,8 @@ use domain::id::{ApiKeyId, ProjectId, UserId};
 use domain::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{ALL, ONLY, record};
+use super::{ALL, ONLY};
+use crate::record;
 use crate::store::{Key, Store, StoreError, Write};
 use crate::table::Table;
 

@@ -5,7 +5,8 @@ use domain::id::{UserId, WebSessionId};
 use domain::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{ONLY, record};
+use super::ONLY;
+use crate::record;
 use crate::store::{Key, Store, StoreError, Ttl, Write};
 use crate::table::Table;
 

@@ -5,7 +5,8 @@ use domain::id::{MembershipId, ProjectId, UserId};
 use domain::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Role, record};
+use super::Role;
+use crate::record;
 use crate::store::{Key, Store, StoreError, Write};
 use crate::table::Table;
 

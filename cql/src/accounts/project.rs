@@ -6,7 +6,8 @@ use domain::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::unique::{self, Claim, Claimed, Kind};
-use super::{ALL, AccountError, record};
+use super::{ALL, AccountError};
+use crate::record;
 use crate::store::{Key, Store, StoreError, Write};
 use crate::table::Table;
 

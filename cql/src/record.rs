@@ -1,30 +1,31 @@
-//! The value format of account rows: one format byte, then a MessagePack map with named members.
+//! The value format of low-volume rows: one format byte, then a MessagePack map with named members.
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::PAGE;
 use crate::store::{Key, Range, Row, Store, StoreError};
 use crate::table::Table;
 
 const FORMAT: u8 = 0x01;
+/// Rows per page when a whole partition is read.
+const PAGE: usize = 500;
 
 /// Renders a record. Cannot fail: records hold no map with keys that MessagePack lacks.
-pub(super) fn encode<T: Serialize>(record: &T) -> Bytes {
+pub(crate) fn encode<T: Serialize>(record: &T) -> Bytes {
     let mut bytes = vec![FORMAT];
     rmp_serde::encode::write_named(&mut bytes, record).expect("a record of plain members always encodes");
     Bytes::from(bytes)
 }
 
-pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, StoreError> {
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, StoreError> {
     match bytes.split_first() {
         Some((&FORMAT, rest)) => rmp_serde::from_slice(rest).map_err(|_| StoreError::Corrupt { what }),
         Some(_) | None => Err(StoreError::Corrupt { what }),
     }
 }
 
-pub(super) async fn read<T: DeserializeOwned>(
+pub(crate) async fn read<T: DeserializeOwned>(
     store: &dyn Store,
     key: &Key,
     what: &'static str,
@@ -33,7 +34,7 @@ pub(super) async fn read<T: DeserializeOwned>(
 }
 
 /// Every row of a partition in key order.
-pub(super) async fn rows(store: &dyn Store, table: Table, partition: Bytes) -> Result<Vec<Row>, StoreError> {
+pub(crate) async fn rows(store: &dyn Store, table: Table, partition: Bytes) -> Result<Vec<Row>, StoreError> {
     let mut all = Vec::new();
     let mut range = Range::all(table, partition, PAGE);
     loop {
@@ -49,7 +50,7 @@ pub(super) async fn rows(store: &dyn Store, table: Table, partition: Bytes) -> R
 }
 
 /// Every record of a partition in key order.
-pub(super) async fn records<T: DeserializeOwned>(
+pub(crate) async fn records<T: DeserializeOwned>(
     store: &dyn Store,
     table: Table,
     partition: Bytes,
@@ -59,6 +60,6 @@ pub(super) async fn records<T: DeserializeOwned>(
 }
 
 /// The last 16 bytes of a clustering key or value that is an id.
-pub(super) fn id_bytes(bytes: &[u8], what: &'static str) -> Result<[u8; 16], StoreError> {
+pub(crate) fn id_bytes(bytes: &[u8], what: &'static str) -> Result<[u8; 16], StoreError> {
     bytes.try_into().map_err(|_| StoreError::Corrupt { what })
 }

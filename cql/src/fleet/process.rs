@@ -1,0 +1,95 @@
+//! Processes that connected with an agent's token: who is there, and how they fare.
+
+use std::collections::BTreeMap;
+
+use domain::id::{AgentId, NodeId, ProjectId, SessionId};
+use domain::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::record;
+use crate::store::{Key, Store, StoreError, Write};
+use crate::table::Table;
+
+/// One process of an agent, as its hello and heartbeats describe it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProcessRow {
+    pub id: Uuid,
+    pub agent: AgentId,
+    pub worker_id: Option<String>,
+    pub role: Option<String>,
+    pub framework: String,
+    pub pid: Option<i64>,
+    /// As the process wrote it.
+    pub started_at: Option<Timestamp>,
+    pub host_name: Option<String>,
+    pub agent_version: String,
+    pub protocol_version: String,
+    pub engines: Vec<String>,
+    pub schedulers: Vec<String>,
+    pub capabilities: BTreeMap<String, Vec<String>>,
+    pub runtime_features: Vec<String>,
+    /// Where the session is; a node that is gone takes its sessions with it.
+    pub node: NodeId,
+    pub session: SessionId,
+    /// False once the session has ended in the ordinary way.
+    pub online: bool,
+    pub last_seen_at: Timestamp,
+    pub last_connect_at: Timestamp,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub health: ProcessHealth,
+}
+
+/// What the newest heartbeat and status told, and what we noticed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProcessHealth {
+    pub buffer_size: Option<u64>,
+    pub dropped_events: Option<u64>,
+    /// The `telemetry_loss` object as JSON text.
+    pub telemetry_loss: Option<String>,
+    /// The process's clock minus ours at its newest frame, in milliseconds.
+    pub clock_offset_ms: Option<i64>,
+    /// By engine: what the adapter says is wrong with its broker.
+    pub adapter_errors: BTreeMap<String, String>,
+    pub broker_connected: BTreeMap<String, bool>,
+    /// Events of the present session: Celery `received`, and those that carry a worker's name.
+    pub received_count: u64,
+    pub first_received_at: Option<Timestamp>,
+    pub named_worker_count: u64,
+}
+
+const WHAT: &str = "agent process";
+
+/// The stable id of a process slot.
+pub fn id(agent: AgentId, worker_id: Option<&str>) -> Uuid {
+    Uuid::new_v5(&agent.uuid(), worker_id.map(|worker| format!("w{worker}")).unwrap_or_default().as_bytes())
+}
+
+fn key(project: ProjectId, agent: AgentId, worker_id: Option<&str>) -> Key {
+    let mut clustering = agent.bytes().to_vec();
+    if let Some(worker_id) = worker_id {
+        clustering.push(b'w');
+        clustering.extend_from_slice(worker_id.as_bytes());
+    }
+    Key::new(Table::AgentWorker, project.bytes().to_vec(), clustering)
+}
+
+pub async fn get(
+    store: &dyn Store,
+    project: ProjectId,
+    agent: AgentId,
+    worker_id: Option<&str>,
+) -> Result<Option<ProcessRow>, StoreError> {
+    record::read(store, &key(project, agent, worker_id), WHAT).await
+}
+
+pub fn put(project: ProjectId, row: &ProcessRow) -> Write {
+    Write::put(key(project, row.agent, row.worker_id.as_deref()), record::encode(row))
+}
+
+/// Every process that ever connected to the project, by agent.
+pub async fn of_project(store: &dyn Store, project: ProjectId) -> Result<Vec<ProcessRow>, StoreError> {
+    record::records(store, Table::AgentWorker, project.bytes().to_vec().into(), WHAT).await
+}
