@@ -3,6 +3,7 @@
 //! ```text
 //! accounts  users, logins, keys, projects, memberships, agents
 //! fleet     processes, engine workers, queues, as agents name them
+//! ledger    a project's ledger and its projections: commands, idempotency, audit
 //! record    the value format of low-volume rows
 //! store     the seam: get, scan, write, commit
 //! table     the closed list of tables and their one-byte tags
@@ -14,6 +15,7 @@ pub mod accounts;
 mod contract;
 pub mod engine;
 pub mod fleet;
+pub mod ledger;
 mod record;
 pub mod store;
 pub mod table;

@@ -15,9 +15,11 @@
 //!
 //! Nothing here reads a clock, a socket or a disk: time arrives as an argument.
 
+pub mod command;
 pub mod cursor;
 pub mod engine;
 pub mod id;
+pub mod ledger;
 pub mod redact;
 pub mod secret;
 pub mod task;

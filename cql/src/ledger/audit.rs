@@ -1,0 +1,102 @@
+//! Entries as auditors read them, and the walk that verifies a whole chain.
+
+use domain::id::ProjectId;
+use domain::ledger::chain::{Broken, Fault, Hash, genesis};
+use domain::ledger::{AuditFilter, AuditItem, Entry, LedgerKey};
+
+use super::{entries, head};
+use crate::store::{Result, Store, StoreError};
+
+/// Entries read at a time.
+const PAGE: usize = 500;
+
+/// Items newest first, and below which seq to go on.
+#[derive(Debug)]
+pub struct AuditPage {
+    pub items: Vec<AuditItem>,
+    pub next: Option<u64>,
+}
+
+/// A page of audit items below `before`, newest first.
+pub async fn list(
+    store: &dyn Store,
+    project: ProjectId,
+    filter: &AuditFilter,
+    before: Option<u64>,
+    limit: usize,
+) -> Result<AuditPage> {
+    let mut below = match before {
+        Some(seq) => seq,
+        None => match entries::last(store, project, head::load(store, project).await?.seq()).await? {
+            Some(last) => last.seq + 1,
+            None => return Ok(AuditPage { items: Vec::new(), next: None }),
+        },
+    };
+    let mut items: Vec<AuditItem> = Vec::new();
+    loop {
+        let page = entries::before(store, project, below, PAGE.min(limit * 4 + 1)).await?;
+        let Some(last) = page.last() else { return Ok(AuditPage { items, next: None }) };
+        below = last.seq;
+        for sealed in &page {
+            let entry = Entry::decode(&sealed.bytes).map_err(|_| StoreError::Corrupt { what: "ledger entry" })?;
+            let item = AuditItem::of(project, &entry, &sealed.hash);
+            // Entries are in time order, so the first one that is too old ends the walk.
+            if filter.since.is_some_and(|since| item.occurred_at < since) {
+                return Ok(AuditPage { items, next: None });
+            }
+            if !filter.admits(&item) {
+                continue;
+            }
+            if items.len() == limit {
+                let next = items.last().map(|item| item.seq);
+                return Ok(AuditPage { items, next });
+            }
+            items.push(item);
+        }
+    }
+}
+
+/// What a walk over a whole chain found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Entries that follow from each other, from the first on.
+    pub checked: u64,
+    pub head_seq: u64,
+    pub head_hash: Hash,
+    pub first_bad: Option<Broken>,
+}
+
+/// Walks a chain from its first entry; `progress` hears how many entries hold so far.
+pub async fn verify(
+    store: &dyn Store,
+    project: ProjectId,
+    key: &LedgerKey,
+    mut progress: impl FnMut(u64) + Send,
+) -> Result<Verified> {
+    let mut verified = Verified { checked: 0, head_seq: 0, head_hash: genesis(project), first_bad: None };
+    // Read first: the head may only grow while we walk.
+    let known = head::load(store, project).await?.seq();
+    loop {
+        let page = entries::tail(store, project, verified.head_seq + 1, PAGE).await?;
+        for sealed in &page {
+            match sealed.verify(verified.head_seq + 1, &verified.head_hash, Some(key)) {
+                Ok(_) => {
+                    verified.checked += 1;
+                    (verified.head_seq, verified.head_hash) = (sealed.seq, sealed.hash);
+                }
+                Err(broken) => {
+                    verified.first_bad = Some(broken);
+                    return Ok(verified);
+                }
+            }
+        }
+        progress(verified.checked);
+        if page.len() < PAGE {
+            break;
+        }
+    }
+    if verified.head_seq < known {
+        verified.first_bad = Some(Broken { seq: verified.head_seq + 1, kind: Fault::Short });
+    }
+    Ok(verified)
+}
