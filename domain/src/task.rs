@@ -27,6 +27,11 @@ mod row;
 mod state;
 mod stored;
 
+#[cfg(test)]
+mod laws;
+#[cfg(test)]
+mod traces;
+
 pub use filter::{Filter, Prepared};
 pub use header::{BadValue, Header};
 pub use kind::Kind;

@@ -177,8 +177,6 @@ fn worker(reports: &[Report], grouping: &Grouping, started: Option<usize>, lates
             .map(|(index, _)| index)
     };
     let counts = |group: &usize| grouping.groups[*group].kind != Kind::Received;
-    started.and_then(of_group).or_else(|| latest.filter(counts).and_then(of_group)).or_else(|| {
-        let named = |report: &Report| report.kind() != Kind::Received && report.facts().worker != 0;
-        reports.iter().rposition(named)
-    })
+    let named = || (0..grouping.groups.len()).rev().filter(counts).find_map(of_group);
+    started.and_then(of_group).or_else(|| latest.filter(counts).and_then(of_group)).or_else(named)
 }

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -208,7 +209,7 @@ pub(super) struct Facts {
 }
 
 /// One thing that was said about a task; never changed afterwards.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Report {
     packed: Bytes,
     id: EventId,
@@ -221,6 +222,13 @@ pub struct Report {
     queue: Span,
     worker: Span,
     facts: Facts,
+}
+
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Bodies hold users' arguments, which no log may show.
+        write!(f, "Report({} {} at {} by {})", self.id, self.kind, self.occurred_at, self.agent)
+    }
 }
 
 /// Two reports are equal when all that was said is.
@@ -330,9 +338,8 @@ impl Report {
 
     /// Which of two reports with one event id stays: the smaller by (reporter, occurred_at, hash of the body).
     pub(super) fn precedence(&self, other: &Self) -> Ordering {
-        let reporter = |report: &Self| report.agent;
-        reporter(self)
-            .cmp(&reporter(other))
+        self.agent
+            .cmp(&other.agent)
             .then_with(|| self.worker_id().cmp(&other.worker_id()))
             .then_with(|| self.occurred_at.cmp(&other.occurred_at))
             .then_with(|| match (self.body(), other.body()) {
@@ -342,6 +349,7 @@ impl Report {
                 // A dropped body says nothing about which report is the smaller: they are one report.
                 (Some(_) | None, Some(_) | None) => Ordering::Equal,
             })
+            .then_with(|| self.kind.cmp(&other.kind))
     }
 
     /// The same report without its body; what grouping needs stays.

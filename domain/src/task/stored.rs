@@ -41,6 +41,15 @@ impl Recorded {
     }
 }
 
+/// What became of a report that was put into the set.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Inserted {
+    Not,
+    New,
+    /// It took the place of a larger report with its event id.
+    Instead,
+}
+
 /// A task: its reports, and what follows from them.
 #[derive(Clone, Debug)]
 pub struct Task {
@@ -172,12 +181,13 @@ impl Task {
     pub fn record(&mut self, report: Report, now: Timestamp) -> Recorded {
         let place = report.place();
         let before: Vec<_> = self.grouping.groups.iter().map(|group| group.id).collect();
-        if !self.insert(report) {
+        let inserted = self.insert(report);
+        if inserted == Inserted::Not {
             return Recorded::Nothing;
         }
         self.settle();
         let unchanged = before.iter().copied().eq(self.grouping.groups.iter().map(|group| group.id));
-        if unchanged && self.is_silent(place) {
+        if inserted == Inserted::New && unchanged && self.is_silent(place) {
             return Recorded::Joined;
         }
         self.header.updated_at = now.max(self.header.updated_at.plus_micros(1));
@@ -191,7 +201,7 @@ impl Task {
         self.header.history_truncated |= other.header.history_truncated;
         let mut grew = false;
         for report in other.reports {
-            grew |= self.insert(report);
+            grew |= self.insert(report) != Inserted::Not;
         }
         if grew {
             self.settle();
@@ -267,16 +277,18 @@ impl Task {
         Ok(task)
     }
 
-    /// Puts a report into the set. Returns whether the set changed.
-    fn insert(&mut self, report: Report) -> bool {
+    /// Puts a report into the set.
+    fn insert(&mut self, report: Report) -> Inserted {
         if self.deleted_at.is_some_and(|cut| derive::is_cut(&report, cut)) {
-            return false;
+            return Inserted::Not;
         }
+        let mut inserted = Inserted::New;
         if let Some(known) = self.reports.iter().position(|known| known.id() == report.id()) {
             if !report.precedence(&self.reports[known]).is_lt() {
-                return false;
+                return Inserted::Not;
             }
             self.body_bytes -= self.reports.remove(known).body_bytes();
+            inserted = Inserted::Instead;
         }
         let place = self.reports.partition_point(|known| known.place() < report.place());
         if report.kind() == Kind::Deleted {
@@ -284,7 +296,7 @@ impl Task {
         }
         self.body_bytes += report.body_bytes();
         self.reports.insert(place, report);
-        true
+        inserted
     }
 
     /// Brings everything that follows from the set of reports up to date.
@@ -341,13 +353,13 @@ impl Task {
     }
 
     /// Whether the report at a place, no group's canonical one, shows nowhere in the row: then all that it
-    /// says was said by another member of its group, or the row without it is the same.
+    /// says was said before it by another member of its group, or the row without it is the same.
     fn is_silent(&self, place: (Timestamp, crate::id::EventId)) -> bool {
         let Ok(index) = self.reports.binary_search_by_key(&place, Report::place) else { return false };
         let group = usize::from(self.grouping.of[index]);
         let report = &self.reports[index];
         let repeats =
-            |member: &Report| member.id() != report.id() && member.body().is_some() && member.body() == report.body();
+            |member: &Report| member.place() < place && member.body().is_some() && member.body() == report.body();
         if self.grouping.members(group, &self.reports).any(repeats) {
             return true;
         }
