@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A real Cassandra 5 for tests, from Maven jars: no image, no root.
 #
+#   scripts/cassandra.sh install                             fetches the jars, so that nothing else needs a network
 #   scripts/cassandra.sh start DIR [--nodes N] [--durable]   prints the contact point when all nodes answer
 #   scripts/cassandra.sh stop DIR                            stops the nodes that DIR started
 #   scripts/cassandra.sh status DIR                          prints the contact point, or fails
@@ -162,6 +163,7 @@ status() {
 command=${1:-}
 shift || true
 case $command in
+  install) fetch_jars ;;
   start | stop | status) "$command" "$@" ;;
-  *) sed -n '2,17s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,18s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

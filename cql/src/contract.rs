@@ -18,6 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::engine::cql::{Cql, CqlConfig};
 use crate::engine::fjall::{Fjall, FjallConfig};
 use crate::engine::memory::{Faults, Memory};
 use crate::store::{Commit, Committed, Key, Order, Range, Row, Store, StoreError, Write, WriteOp};
@@ -68,6 +69,20 @@ async fn memory_has_one_winner_whatever_becomes_of_answers() {
 async fn fjall_keeps_the_contract() {
     let folder = tempfile::tempdir().unwrap();
     let store = Fjall::open(&FjallConfig::new(folder.path())).unwrap();
+    keeps_the_contract(Arc::new(store)).await;
+}
+
+/// Needs a server: `THALAMUS_TEST_CQL=host:port`, which `make test` starts and sets. Without it there is nothing
+/// to test against, and the test says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn cql_keeps_the_contract() {
+    let Ok(node) = std::env::var("THALAMUS_TEST_CQL") else {
+        println!("not run: THALAMUS_TEST_CQL is not set; `make test` starts a server and sets it");
+        return;
+    };
+    // A keyspace for all runs: keys are fresh, and creating tables takes seconds.
+    let config = CqlConfig::new(vec![node], "thalamus_contract");
+    let store = Cql::open(&config).await.unwrap();
     keeps_the_contract(Arc::new(store)).await;
 }
 

@@ -163,7 +163,7 @@ pub struct Commit {
     pub partition: Bytes,
     /// Without a guard, on a table that is not conditional, the commit is an unconditional write.
     pub guards: Vec<Guard>,
-    /// (clustering, op), each row once. A guarded row must also be written.
+    /// (clustering, op), each row once. A guarded row must also be written, one that must be absent by a put.
     pub writes: Vec<(Bytes, WriteOp)>,
     /// Written after the commit is done; may lag behind it, so it must be rebuildable from the writes.
     pub follow: Vec<Write>,
@@ -203,9 +203,13 @@ impl Commit {
 
     /// Whether every engine can run this commit; all of them assert it in debug builds.
     pub fn is_portable(&self) -> bool {
-        let written = |clustering: &Bytes| self.writes.iter().any(|(row, _)| row == clustering);
+        let written = |guard: &Guard| {
+            self.writes.iter().any(|(row, op)| {
+                *row == guard.clustering && !(guard.expect == Expect::Absent && *op == WriteOp::Delete)
+            })
+        };
         self.guards.is_empty() != self.table.is_conditional()
-            && self.guards.iter().all(|guard| written(&guard.clustering))
+            && self.guards.iter().all(written)
             && self.follow.iter().all(Write::is_portable)
     }
 }
@@ -247,7 +251,8 @@ pub trait Store: Send + Sync + 'static {
     /// One page of one partition, a snapshot of its own.
     async fn scan(&self, range: Range) -> Result<Vec<Row>>;
 
-    /// Durable when `Ok`. After an error some of the writes may have happened.
+    /// Durable when `Ok`. After an error some of the writes may have happened. A call names a row once, unless
+    /// by stamps: there is no order within it.
     async fn write(&self, writes: Vec<Write>) -> Result<()>;
 
     /// Independent commits, one outcome each in the same order; the embedded engine shares one sync among them.

@@ -107,6 +107,42 @@ impl Table {
         self as u8
     }
 
+    /// The table's name in CQL.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Task => "task",
+            Self::TaskAt => "task_at",
+            Self::TaskRoot => "task_root",
+            Self::Segment => "segment",
+            Self::Ledger => "ledger",
+            Self::LedgerHead => "ledger_head",
+            Self::Command => "command",
+            Self::CommandChunk => "command_chunk",
+            Self::Idem => "idem",
+            Self::Stat => "stat",
+            Self::DeadLetter => "dead_letter",
+            Self::Open => "open",
+            Self::Ownership => "ownership",
+            Self::Directory => "directory",
+            Self::Node => "node",
+            Self::Project => "project",
+            Self::User => "user",
+            Self::Membership => "membership",
+            Self::MembershipOfUser => "membership_of_user",
+            Self::ApiKey => "api_key",
+            Self::WebSession => "web_session",
+            Self::Agent => "agent",
+            Self::Secret => "secret",
+            Self::Worker => "worker",
+            Self::Queue => "queue",
+            Self::Setting => "setting",
+            Self::Unique => "unique",
+            Self::AgentWorker => "agent_worker",
+            Self::WebSessionOfUser => "web_session_of_user",
+            Self::AgentStatus => "agent_status",
+        }
+    }
+
     /// For tables whose old rows lie together, project by project: how many leading bytes of the partition come
     /// before the time. The embedded engine sweeps expired rows from there.
     pub const fn lead(self) -> Option<usize> {
