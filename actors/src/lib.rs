@@ -10,8 +10,10 @@
 //!
 //! The edge reaches all of it through [`Mesh`] and nothing else.
 
+pub mod agent;
 pub mod clock;
 pub mod directory;
+pub mod project;
 pub mod session;
 
 pub use clock::Clock;

@@ -14,7 +14,7 @@ const HASHES: usize = 64;
 
 /// Proof that entries are durable: only an append that is done makes one, so nothing can be dispatched before
 /// its entry.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Receipt {
     first: u64,
     last: u64,

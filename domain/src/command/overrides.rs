@@ -66,8 +66,10 @@ fn half(fields: &mut Fields<'_>, name: &str, open: char, msg: &str, kind: &'stat
         fields.fail(name, msg, kind);
         return None;
     }
-    let Ok(text) = canonical::canonical(raw.get().as_bytes()).map(|text| String::from_utf8_lossy(&text).into_owned())
-    else {
+    // Within a frame it stands a few levels deeper, and must be signable there.
+    let nested = format!("[[[[[[[[{}]]]]]]]]", raw.get());
+    let text = canonical::canonical(nested.as_bytes()).ok().and_then(|text| String::from_utf8(text).ok());
+    let Some(text) = text.map(|text| text[8..text.len() - 8].to_owned()) else {
         fields.fail(name, "holds a number or a text that no agent can read", "json_invalid");
         return None;
     };

@@ -1,7 +1,7 @@
 //! A command as agents read it: action, target, parameters (WIRE 6.3, REST section 3).
 //!
 //! What may hold a secret (overrides, a purge's confirm token) never stands in the parameters that are kept
-//! and shown: it is kept apart, encrypted, and put in when the frame is made ([`frame_payload`]).
+//! and shown: it is kept apart, encrypted, and put in when the frame is made ([`frame_body`]).
 
 use std::collections::BTreeMap;
 
@@ -16,6 +16,8 @@ use super::record::{Command, TargetType};
 use super::request::{Eta, Request};
 use crate::engine::Engine;
 use crate::time::Timestamp;
+use crate::wire::CommandBody;
+use crate::wire::canonical::Refusal;
 
 /// What a draft comes to before it is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,16 +162,16 @@ pub fn chunk_parameters(engine: Option<Engine>, chunk: &Chunk) -> String {
     .to_string()
 }
 
-/// The `payload` member of a command frame, as JSON text that is still to be made canonical.
+/// The payload of a command frame.
 ///
 /// `secrets` is the opened form of what was kept encrypted; `chunk` the frozen ids of a bulk command.
-pub fn frame_payload(
+pub fn frame_body(
     command: &Command,
     secrets: Option<&str>,
     chunk: Option<&Chunk>,
     claim: Claim,
     now: Timestamp,
-) -> String {
+) -> Result<CommandBody, Refusal> {
     let parameters = match (chunk, secrets) {
         (Some(chunk), _) => chunk_parameters(command.engine, chunk),
         (None, Some(secrets)) => overlay(&command.payload, secrets),
@@ -179,13 +181,14 @@ pub fn frame_payload(
     if let (Value::Object(target), Some(engine)) = (&mut target, command.engine) {
         target.insert("engine".into(), engine.as_str().into());
     }
-    let timeout = (command.deadline.since(now) / 1_000_000).clamp(1, 3600);
-    format!(
-        "{{\"action\":\"{}\",\"target\":{target},\"parameters\":{parameters},\"timeout_seconds\":{timeout},\
-         \"issued_by\":{},\"delivery_claim_token\":\"{claim}\"}}",
-        command.action,
-        json!(command.issued_by.map(|user| user.to_string())),
-    )
+    let (target, parameters) = (raw(target.to_string()), raw(parameters));
+    let timeout = u32::try_from(command.deadline.since(now) / 1_000_000).unwrap_or(1).clamp(1, 3600);
+    let (issued_by, claim) = (command.issued_by.map(|user| user.to_string()), claim.to_string());
+    CommandBody::new(command.action.as_str(), &target, &parameters, timeout, issued_by.as_deref(), Some(&claim))
+}
+
+fn raw(json: String) -> Box<RawValue> {
+    RawValue::from_string(json).expect("payloads are written by a serializer")
 }
 
 /// A broadcast must not name a target: agents fall back to `target.id` and would address a worker called like

@@ -1,0 +1,148 @@
+//! The sessions of one agent, each with its lane.
+
+use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
+
+use domain::command::Attempt;
+use domain::id::{CommandId, SessionId};
+
+use super::{Avoid, Needs, Offer};
+use crate::session::SessionHandle;
+
+/// What is in a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Delivery {
+    pub(super) command: CommandId,
+    pub(super) chunk: u32,
+    pub(super) attempt: Attempt,
+    /// The frame was given to the session, so bytes may have left.
+    pub(super) given: bool,
+}
+
+struct Seat {
+    handle: SessionHandle,
+    in_flight: Option<Delivery>,
+    /// A command of this session was given up without an answer: the agent may still be at it.
+    late: bool,
+    /// The session took no frame; it is left alone until it is heard of again.
+    deaf: bool,
+}
+
+/// All seats, in session order.
+#[derive(Default)]
+pub(super) struct Seats(BTreeMap<SessionId, Seat>);
+
+impl Seats {
+    pub(super) fn sit(&mut self, handle: SessionHandle) {
+        let seat = Seat { handle, in_flight: None, late: false, deaf: false };
+        self.0.entry(seat.handle.id()).or_insert(seat);
+    }
+
+    /// Marks a lane as taken by a delivery that was handed out earlier.
+    pub(super) fn hold(&mut self, session: SessionId, delivery: Delivery) {
+        if let Some(seat) = self.0.get_mut(&session) {
+            seat.in_flight = Some(delivery);
+        }
+    }
+
+    /// Takes the best free lane for a command and keeps it.
+    pub(super) fn take(&mut self, offer: &Offer) -> Option<SessionId> {
+        // An offer that is repeated keeps the lane it has.
+        let is_kept =
+            |seat: &Seat| seat.in_flight.is_some_and(|delivery| delivery.command == offer.command && !delivery.given);
+        if let Some((session, _)) = self.0.iter().find(|(_, seat)| is_kept(seat)) {
+            return Some(*session);
+        }
+        let kept = Delivery { command: offer.command, chunk: 0, attempt: Attempt::NONE, given: false };
+        let (session, seat) = self
+            .0
+            .iter_mut()
+            .filter(|(_, seat)| seat.in_flight.is_none() && !seat.deaf && seat.can(&offer.needs))
+            .max_by_key(|(_, seat)| seat.rank(&offer.needs))?;
+        seat.in_flight = Some(kept);
+        Some(*session)
+    }
+
+    /// Fills a kept lane. `None`: the session is gone or its lane is another command's by now.
+    pub(super) fn give(&mut self, session: SessionId, delivery: Delivery) -> Option<SessionHandle> {
+        let seat = self.0.get_mut(&session)?;
+        if seat.in_flight.is_none_or(|held| held.command != delivery.command) {
+            return None;
+        }
+        seat.in_flight = Some(delivery);
+        Some(seat.handle.clone())
+    }
+
+    /// Frees the lane of a session that answered.
+    pub(super) fn free(&mut self, session: SessionId, command: CommandId) {
+        if let Some(seat) = self.0.get_mut(&session) {
+            (seat.late, seat.deaf) = (false, false);
+            if seat.in_flight.is_some_and(|delivery| delivery.command == command) {
+                seat.in_flight = None;
+            }
+        }
+        // The answer may come over another session of the worker than the frame went to.
+        self.forget(command);
+    }
+
+    /// Frees the lane of a session that took nothing.
+    pub(super) fn refuse(&mut self, session: SessionId, command: CommandId) {
+        if let Some(seat) = self.0.get_mut(&session) {
+            seat.deaf = true;
+            if seat.in_flight.is_some_and(|delivery| delivery.command == command) {
+                seat.in_flight = None;
+            }
+        }
+    }
+
+    /// Frees whichever lane a command has; the agent may still be at it.
+    pub(super) fn forget(&mut self, command: CommandId) {
+        for seat in self.0.values_mut() {
+            if let Some(delivery) = seat.in_flight
+                && delivery.command == command
+            {
+                seat.in_flight = None;
+                seat.late |= delivery.given;
+            }
+        }
+    }
+
+    /// Removes a session; what was in its lane, and which worker it was.
+    pub(super) fn leave(&mut self, session: SessionId) -> Option<(Delivery, Option<String>)> {
+        let seat = self.0.remove(&session)?;
+        seat.in_flight.map(|delivery| (delivery, seat.handle.facts.worker_id.clone()))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Seat {
+    fn can(&self, needs: &Needs) -> bool {
+        let facts = &self.handle.facts;
+        let avoided = needs.avoid.as_ref().is_some_and(|Avoid(worker)| *worker == facts.worker_id);
+        let has_engine = match needs.engine {
+            Some(engine) => facts.engines.iter().any(|name| name == engine.as_str()),
+            None => true,
+        };
+        // Without a hello nothing is known, and the agent decides.
+        !avoided && (has_engine || !facts.said_hello)
+    }
+
+    /// Larger is better: not busy with something given up, listing the action, a task worker; then spread.
+    fn rank(&self, needs: &Needs) -> (bool, bool, bool, u64) {
+        let facts = &self.handle.facts;
+        let lists = needs.engine.is_some_and(|engine| {
+            facts
+                .capabilities
+                .get(engine.as_str())
+                .is_some_and(|actions| actions.iter().any(|action| action == needs.action.as_str()))
+        });
+        let is_task_worker = facts.worker_role.as_deref() == Some("task");
+        // DefaultHasher::new has fixed keys, so equal inputs choose alike on every node.
+        let mut hasher = std::hash::DefaultHasher::new();
+        (&needs.target, &facts.worker_id).hash(&mut hasher);
+        (!self.late, lists, is_task_worker, hasher.finish())
+    }
+}

@@ -1,0 +1,286 @@
+//! The append: one at a time, as many inputs as wait, and what is done once it is durable.
+//!
+//! Decide, persist, change memory, reply. The log in memory is ahead of the store while an append runs, so nothing
+//! is decided meanwhile; if the append is lost, the log is read anew and every input decided again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use cql::StoreError;
+use cql::ledger::{Appended, Projector, Receipt, commands, entries, head};
+use domain::command::Command;
+use domain::ledger::Returned;
+use ractor::{ActorRef, RpcReplyPort};
+
+use super::decide::{Entries, Handout, Verdict};
+use super::handle::IssueError;
+use super::prepare::answer;
+use super::state::{Appending, Input, State};
+use super::{ProjectActor, ProjectMessage, Uncertain, load};
+use crate::agent::{Dispatched, Parts};
+
+/// One input brings at most two entries.
+const INPUT_ENTRIES_MAX: usize = 2;
+
+/// The head is written again after this many entries.
+const HEAD_EVERY: u64 = 100;
+
+/// An append that has come to an end.
+pub struct AppendDone {
+    decided: Vec<(Input, Verdict)>,
+    outcome: Result<Appended, StoreError>,
+    projector: Projector,
+    head_seq: u64,
+}
+
+impl ProjectActor {
+    /// Starts an append of what waits, unless one is running.
+    pub(super) fn append_next(&self, myself: &ActorRef<ProjectMessage>, state: &mut State) {
+        while state.appending.is_none() && !state.queue.is_empty() {
+            let head = (state.log.fold.seq() >= state.head_seq + HEAD_EVERY).then(|| head::put(&state.log.fold));
+            let (decided, batch) = self.decide_waiting(state);
+            if batch.sealed.is_empty() {
+                // Nothing to make durable: what was decided rests on what is.
+                for (input, verdict) in decided {
+                    self.complete(myself, state, input, verdict, None);
+                }
+                continue;
+            }
+            state.appending = Some(Appending);
+            let mut projector = std::mem::take(&mut state.projector);
+            let (store, project, myself) = (Arc::clone(&self.store), self.project, myself.clone());
+            let mut head_seq = state.head_seq;
+            tokio::spawn(async move {
+                let append = async {
+                    let mut follow = projector.writes(&*store, project, &batch.changes).await?;
+                    if let Some(head) = head.flatten() {
+                        head_seq = head.stamp.unwrap_or_default().cast_unsigned();
+                        follow.push(head);
+                    }
+                    entries::append(&*store, project, &batch.sealed, follow).await
+                };
+                let outcome = append.await;
+                // A project that is gone reads from the ledger what became of this.
+                let done = AppendDone { decided, outcome, projector, head_seq };
+                let _ = myself.cast(ProjectMessage::Appended(Box::new(done)));
+            });
+        }
+    }
+
+    fn decide_waiting(&self, state: &mut State) -> (Vec<(Input, Verdict)>, Entries) {
+        let now = self.clock.now();
+        let (mut decided, mut batch) = (Vec::new(), Entries::default());
+        while batch.sealed.len() + INPUT_ENTRIES_MAX <= cql::ledger::APPEND_MAX {
+            let Some(input) = state.queue.pop_front() else { break };
+            let verdict = self.decide(state, &input, &mut batch, now);
+            decided.push((input, verdict));
+        }
+        (decided, batch)
+    }
+
+    pub(super) async fn on_appended(
+        &self,
+        myself: &ActorRef<ProjectMessage>,
+        state: &mut State,
+        done: AppendDone,
+    ) -> Result<(), Uncertain> {
+        let AppendDone { decided, outcome, projector, head_seq } = done;
+        state.appending = None;
+        match outcome {
+            Ok(Appended::Done(receipt)) => {
+                (state.projector, state.head_seq) = (projector, head_seq);
+                for (input, verdict) in decided {
+                    self.complete(myself, state, input, verdict, Some(&receipt));
+                }
+                Ok(())
+            }
+            // Another home was first: read on, decide again.
+            Ok(Appended::Lost) => self.decide_again(myself, state, decided).await,
+            Ok(Appended::Unknown) => Err(Uncertain::Append),
+            // Nothing was written, so the caller may hear of it.
+            Err(StoreError::Full) => {
+                self.reload(state).await?;
+                for (input, _) in decided {
+                    refuse(input, || StoreError::Full);
+                }
+                Ok(())
+            }
+            Err(error) => Err(Uncertain::Store(error)),
+        }
+    }
+
+    async fn decide_again(
+        &self,
+        myself: &ActorRef<ProjectMessage>,
+        state: &mut State,
+        decided: Vec<(Input, Verdict)>,
+    ) -> Result<(), Uncertain> {
+        tracing::info!("append lost to another home; deciding again");
+        self.reload(state).await?;
+        let again: VecDeque<Input> = decided.into_iter().map(|(input, _)| input).collect();
+        let later = std::mem::replace(&mut state.queue, again);
+        state.queue.extend(later);
+        // The other home may have brought commands that our sessions can run.
+        let open: Vec<_> = state.log.fold.open_commands().map(|open| open.command.id).collect();
+        for command in open {
+            self.offer_open(myself, state, command).await;
+        }
+        Ok(())
+    }
+
+    async fn reload(&self, state: &mut State) -> Result<(), Uncertain> {
+        let loaded = load::load(&*self.store, self.project, &self.keys.ledger).await.map_err(Uncertain::Ledger)?;
+        let load::Loaded { log, projector, head_seq } = loaded;
+        (state.log, state.projector, state.head_seq) = (log, projector, head_seq);
+        state.catch_up_at = state.catch_up_at.or_else(|| state.next_catch_up(self.clock.now()));
+        Ok(())
+    }
+
+    /// Does what an input came to; its entries, if any, are durable.
+    fn complete(
+        &self,
+        myself: &ActorRef<ProjectMessage>,
+        state: &mut State,
+        input: Input,
+        verdict: Verdict,
+        receipt: Option<&Receipt>,
+    ) {
+        match (input, verdict) {
+            (Input::Issue(issuing), verdict) => {
+                let (agent, id) = (issuing.draft.agent, issuing.prepared.command);
+                if let Verdict::Issued { command, handout } = verdict {
+                    if command.global_throttle {
+                        tracing::error!(command.id = %id, "rate limit for every worker of a broker");
+                    }
+                    if issuing.draft.request.is_forced() {
+                        tracing::error!(command.id = %id, "queue purged by force, without confirmation");
+                    }
+                    answer(issuing.reply, Ok(*command));
+                    self.hand_out(myself, state, handout, receipt);
+                    return;
+                }
+                self.tell_forget(state, agent, id);
+                match verdict {
+                    Verdict::Replayed(first) => self.answer_replay(state, first, issuing.reply),
+                    Verdict::Refused(refusal) => answer(issuing.reply, Err(IssueError::Refused(refusal))),
+                    Verdict::Issued { .. }
+                    | Verdict::Noted(_)
+                    | Verdict::Limited(_)
+                    | Verdict::HandedOut(_)
+                    | Verdict::Answered { .. }
+                    | Verdict::NotOpen
+                    | Verdict::Ended(_) => {}
+                }
+            }
+            (Input::Note { reply, .. }, Verdict::Noted(seq)) => answer(reply, Ok(seq)),
+            (Input::Note { reply, .. }, Verdict::Limited(limited)) => answer(reply, Err(limited.into())),
+            (Input::Lane { .. }, Verdict::HandedOut(Some(handout))) => {
+                state.returned.remove(&handout.command.id);
+                self.hand_out(myself, state, Some(handout), receipt);
+            }
+            (Input::Lane { command, .. }, Verdict::HandedOut(None)) => {
+                // Whoever offered it frees the lane; a command that still waits is offered again.
+                for child in state.agents.keys().copied().collect::<Vec<_>>() {
+                    self.tell_forget(state, child, command);
+                }
+            }
+            (Input::Answer { claim, .. }, Verdict::Answered { ended: true }) => state.forget(claim.command),
+            (Input::Answer { claim, .. }, Verdict::Answered { ended: false }) => {
+                self.offer_later(myself, state, claim.command);
+            }
+            (Input::Answer { agent, claim, answer, permit, .. }, Verdict::NotOpen) => {
+                self.look_up_answer(myself, state, agent, claim, answer, permit);
+            }
+            (Input::Overdue(command), Verdict::Ended(true)) => {
+                tracing::info!(command.id = %command, "command timed out");
+                for child in state.agents.keys().copied().collect::<Vec<_>>() {
+                    self.tell_forget(state, child, command);
+                }
+                state.forget(command);
+            }
+            (
+                Input::Note { .. } | Input::Lane { .. } | Input::Answer { .. } | Input::Overdue(_),
+                Verdict::Issued { .. }
+                | Verdict::Replayed(_)
+                | Verdict::Refused(_)
+                | Verdict::Noted(_)
+                | Verdict::Limited(_)
+                | Verdict::HandedOut(_)
+                | Verdict::Answered { .. }
+                | Verdict::NotOpen
+                | Verdict::Ended(_),
+            ) => {}
+        }
+    }
+
+    /// A bulk command whose next chunk waits wants a lane again.
+    fn offer_later(&self, myself: &ActorRef<ProjectMessage>, state: &State, command: domain::id::CommandId) {
+        if state.log.fold.open(command).is_some_and(|open| open.command.is_bulk()) {
+            let _ = myself.cast(ProjectMessage::Next { command });
+        }
+    }
+
+    /// Answers with the command that the key stands for, as it is now.
+    fn answer_replay(
+        &self,
+        state: &State,
+        first: domain::id::CommandId,
+        reply: RpcReplyPort<Result<Command, IssueError>>,
+    ) {
+        if let Some(open) = state.log.fold.open(first) {
+            return answer(reply, Ok(open.command.clone()));
+        }
+        let (store, project) = (Arc::clone(&self.store), self.project);
+        tokio::spawn(async move {
+            let row = commands::get(&*store, project, first).await;
+            answer(reply, row.map_err(IssueError::Store).and_then(|row| row.ok_or(IssueError::Unavailable)));
+        });
+    }
+
+    /// Hands a durable delivery to its agent; for a bulk command its frozen ids are read first.
+    fn hand_out(
+        &self,
+        myself: &ActorRef<ProjectMessage>,
+        state: &State,
+        handout: Option<Handout>,
+        receipt: Option<&Receipt>,
+    ) {
+        let (Some(Handout { seq, command }), Some(receipt)) = (handout, receipt) else { return };
+        let Some(session) = command.session else { return };
+        let not_sent = (command.id, Returned::NotSent { chunk: command.chunk, attempt: command.attempt });
+        let now = self.clock.now();
+        if !command.is_bulk() {
+            let secrets = command.open_secrets(&self.keys.data);
+            let parts = Parts { secrets: secrets.as_deref(), chunk: None };
+            if let Some(dispatched) = Dispatched::new(&command, session, parts, now, seq, receipt) {
+                self.tell_deliver(myself, state, command.agent, dispatched, not_sent);
+            }
+            return;
+        }
+        let (store, project, myself, receipt) =
+            (Arc::clone(&self.store), self.project, myself.clone(), receipt.clone());
+        tokio::spawn(async move {
+            let frozen = commands::frozen(&*store, project, command.id, command.chunk).await.ok().flatten();
+            let parts = Parts { secrets: None, chunk: frozen.as_ref() };
+            let dispatched =
+                frozen.as_ref().and_then(|_| Dispatched::new(&command, session, parts, now, seq, &receipt));
+            let message = match dispatched {
+                Some(dispatched) => {
+                    ProjectMessage::Loaded { agent: command.agent, dispatched: Box::new(dispatched), not_sent }
+                }
+                None => ProjectMessage::Returned { command: command.id, returned: not_sent.1, worker: None },
+            };
+            // A project that is gone counts the delivery as under way.
+            let _ = myself.cast(message);
+        });
+    }
+}
+
+/// Answers an input that certainly was not appended.
+fn refuse(input: Input, why: impl Fn() -> StoreError) {
+    match input {
+        Input::Issue(issuing) => answer(issuing.reply, Err(IssueError::Store(why()))),
+        Input::Note { reply, .. } => answer(reply, Err(super::NoteError::Store(why()))),
+        Input::Lane { .. } | Input::Answer { .. } | Input::Overdue(_) => {}
+    }
+}

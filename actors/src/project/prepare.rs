@@ -1,0 +1,133 @@
+//! What has to be read or written before a draft or an answer can be decided.
+
+use std::sync::Arc;
+
+use cql::ledger::{commands, projection};
+use cql::{Store, StoreError};
+use domain::command::chunk::{self, Chunk};
+use domain::command::wire::Form;
+use domain::command::{Claim, Command, Draft, Request, Support, capability, secrets};
+use domain::id::{AgentId, CommandId, ProjectId};
+use domain::ledger::Prepared;
+use domain::ledger::entry::Frozen;
+use ractor::{ActorRef, RpcReplyPort};
+use sha2::{Digest, Sha256};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::handle::IssueError;
+use super::state::{Input, Issuing, State};
+use super::{ProjectActor, ProjectMessage};
+
+/// A draft whose reads and writes are done.
+pub struct Ready {
+    issuing: Issuing,
+    failed: Option<StoreError>,
+}
+
+impl ProjectActor {
+    /// Makes a draft ready. Without an idempotency key or frozen ids there is nothing to wait for.
+    pub(super) fn prepare(
+        &self,
+        myself: &ActorRef<ProjectMessage>,
+        command: CommandId,
+        draft: Draft,
+        permit: OwnedSemaphorePermit,
+        reply: RpcReplyPort<Result<Command, IssueError>>,
+    ) {
+        let form = Form::of(&draft, command.issued_at());
+        let sealed = form.secrets.as_ref().map(|members| secrets::seal(&self.keys.data, command, members));
+        let prepared = Prepared { command, form, sealed, frozen: None, holder: None };
+        let issuing = Issuing { draft, prepared, lane: None, permit, reply };
+        let needs_store = issuing.draft.idempotency_key.is_some() || is_bulk(&issuing.draft);
+        let (store, project, myself) = (Arc::clone(&self.store), self.project, myself.clone());
+        if !needs_store {
+            // Through the mailbox like the others, so that commands keep their order.
+            let _ = myself.cast(ProjectMessage::Ready(Box::new(Ready { issuing, failed: None })));
+            return;
+        }
+        tokio::spawn(async move {
+            let mut issuing = issuing;
+            let failed = look_up(&*store, project, &mut issuing).await.err();
+            // A project that is gone drops the reply, and its caller hears that it is unavailable.
+            let _ = myself.cast(ProjectMessage::Ready(Box::new(Ready { issuing, failed })));
+        });
+    }
+
+    pub(super) async fn on_ready(&self, myself: &ActorRef<ProjectMessage>, state: &mut State, ready: Ready) {
+        let Ready { issuing, failed } = ready;
+        if let Some(error) = failed {
+            // Nothing was appended, so a refusal is the truth.
+            answer(issuing.reply, Err(IssueError::Store(error)));
+            return;
+        }
+        let form = &issuing.prepared.form;
+        let support = capability::support(form.engine, form.action, &issuing.draft.resolved.advertised);
+        let has_holder = issuing.prepared.holder.is_some();
+        if support == Support::Unsupported || has_holder || !self.offer_new(myself, state, &issuing).await {
+            state.queue.push_back(Input::Issue(Box::new(issuing)));
+        } else {
+            state.offered.insert(issuing.prepared.command, Box::new(issuing));
+        }
+    }
+}
+
+fn is_bulk(draft: &Draft) -> bool {
+    matches!(draft.request, Request::BulkRetry { .. })
+}
+
+async fn look_up(store: &dyn Store, project: ProjectId, issuing: &mut Issuing) -> Result<(), StoreError> {
+    if let Some(key) = &issuing.draft.idempotency_key {
+        issuing.prepared.holder = projection::key_holder(store, project, key).await?;
+    }
+    if issuing.prepared.holder.is_none() && is_bulk(&issuing.draft) {
+        let chunks = chunk::split(&issuing.draft.resolved.tasks);
+        commands::freeze(store, project, issuing.prepared.command, &chunks).await?;
+        issuing.prepared.frozen = Some(frozen(&chunks));
+    }
+    Ok(())
+}
+
+fn frozen(chunks: &[Chunk]) -> Frozen {
+    let mut digest = Sha256::new();
+    let mut total = 0;
+    for task in chunks.iter().flat_map(|chunk| &chunk.tasks) {
+        digest.update(task.task_id.as_bytes());
+        digest.update([0]);
+        total += 1;
+    }
+    let chunks = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
+    Frozen { chunks, total, digest: hex::encode(digest.finalize()) }
+}
+
+/// What an answer needs: the frozen ids of its chunk, or the certainty that its command has ended without a late
+/// result so far. `None`: the answer is to no command of this agent's.
+pub(super) async fn find_answered(
+    store: &dyn Store,
+    project: ProjectId,
+    agent: AgentId,
+    claim: Claim,
+    is_bulk: bool,
+) -> Option<(Option<Chunk>, bool)> {
+    let read = async {
+        if is_bulk {
+            return Ok(commands::frozen(store, project, claim.command, claim.chunk)
+                .await?
+                .map(|chunk| (Some(chunk), false)));
+        }
+        let row = commands::get(store, project, claim.command).await?;
+        let ended = row.is_some_and(|row| row.agent == agent && row.late_status.is_none());
+        Ok::<_, StoreError>(ended.then_some((None, true)))
+    };
+    match read.await {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::warn!(command.id = %claim.command, error = %error, "result dropped: its command cannot be read");
+            None
+        }
+    }
+}
+
+/// A caller that went away needs no answer.
+pub(super) fn answer<T: Send + 'static>(reply: RpcReplyPort<T>, value: T) {
+    let _ = reply.send(value);
+}
