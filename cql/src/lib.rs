@@ -5,6 +5,7 @@
 //! fleet     processes, engine workers, queues, as agents name them
 //! ledger    a project's ledger and its projections: commands, idempotency, audit
 //! record    the value format of low-volume rows
+//! tasks     tasks: rows, places, trees, segments, and the plans that read them
 //! store     the seam: get, scan, write, commit
 //! table     the closed list of tables and their one-byte tags
 //! engine    memory (seeded faults), fjall (one machine), cql (ScyllaDB, Cassandra)
@@ -19,6 +20,7 @@ pub mod ledger;
 mod record;
 pub mod store;
 pub mod table;
+pub mod tasks;
 
 pub use store::{Commit, Committed, Expect, Guard, Key, Order, Range, Row, Store, StoreError, Ttl, Write, WriteOp};
 pub use table::Table;

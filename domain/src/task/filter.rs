@@ -120,6 +120,16 @@ impl Prepared<'_> {
             && hash(self.worker, header.worker)
     }
 
+    /// Bounds of matching ids, see [`Filter::ids`].
+    pub fn ids(&self) -> (TaskId, TaskId) {
+        self.filter.ids()
+    }
+
+    /// Whether every visible task is admitted.
+    pub fn is_everything(&self) -> bool {
+        self.filter.is_empty()
+    }
+
     /// Whether a header decides everything, so that no row need be read to count it.
     pub fn is_decided_by_header(&self) -> bool {
         let filter = self.filter;

@@ -221,6 +221,7 @@ pub struct Report {
     name: Span,
     queue: Span,
     worker: Span,
+    root: Span,
     facts: Facts,
 }
 
@@ -310,6 +311,11 @@ impl Report {
     /// The task's name, placeholder or real.
     pub fn name(&self) -> Option<Cow<'_, str>> {
         self.name.text(&self.packed).and_then(body::unquote)
+    }
+
+    /// The root of the tree the event speaks of, the task itself included.
+    pub(super) fn root(&self) -> Option<Cow<'_, str>> {
+        self.root.text(&self.packed).and_then(body::unquote)
     }
 
     pub(super) const fn facts(&self) -> &Facts {
@@ -428,7 +434,7 @@ impl Report {
             let token = raw.map(serde_json::value::RawValue::get);
             span(token.filter(|token| token.len() > 2 && token.starts_with('"')))
         };
-        let (name, queue) = (token(body.task_name), token(body.queue));
+        let (name, queue, root) = (token(body.task_name), token(body.queue), token(body.root_task_id));
         let worker = if json.is_some() { token(body.worker) } else { span(worker) };
         let (worker_id, json) = (span(worker_id), span(json));
         let text = |span: Span| span.text(&packed).and_then(body::unquote);
@@ -439,7 +445,7 @@ impl Report {
             priority: body::text(body.priority).and_then(|word| word.parse().ok()),
             runtime_ms: body::millis(body.runtime_ms),
         };
-        Ok(Self { id, agent, kind, occurred_at, worker_id, body: json, name, queue, worker, facts, packed })
+        Ok(Self { id, agent, kind, occurred_at, worker_id, body: json, name, queue, worker, root, facts, packed })
     }
 }
 

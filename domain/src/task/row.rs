@@ -183,12 +183,9 @@ impl TaskEvent {
 
 /// The id that the tree of a task hangs on, when it is not the task itself.
 pub(super) fn root_of(task: &Task) -> Option<String> {
-    let root = |report: &Report| {
-        let body = Body::read(report.body()?);
-        body::text(body.root_task_id).filter(|root| is_relative(root, task.task_id())).map(Cow::into_owned)
-    };
     let reports = task.reports();
-    first_preferring_received(reports, |report| root(report).is_some()).and_then(|index| root(&reports[index]))
+    let has_root = |report: &Report| report.root().is_some_and(|root| is_relative(&root, task.task_id()));
+    first_preferring_received(reports, has_root).and_then(|index| reports[index].root()).map(Cow::into_owned)
 }
 
 /// A value that is a JSON array or object, by its opening character.

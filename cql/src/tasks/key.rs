@@ -1,0 +1,167 @@
+//! Keys of the task tables. Big-endian and of fixed width, so that bytes order as what they say does.
+//!
+//! ```text
+//! task       project (16) | layout (1) | bucket (8) | sub (1)   ||  id (16) | writer (8)
+//! task_at    project (16) | task key (16)                       ||  claim (8), always 0
+//! task_root  project (16) | root key (16)                       ||  id (16)
+//! segment    project (16) | day (8)                             ||  end of the bucket in ms (8) | layout (1) | sub (1)
+//! ```
+//!
+//! A segment's clustering key begins with the end of its bucket, not its number: of two overlapping buckets of
+//! different layouts a walk from the newest task must open the one first that ends later.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+use domain::id::ProjectId;
+use domain::id::address::{Bucket, Layout, TaskId, TaskKey};
+use domain::time::Timestamp;
+use sha2::{Digest, Sha256};
+
+use crate::store::{Key, Order, Range, StoreError};
+use crate::table::Table;
+
+pub(super) const DAY_MS: u64 = 86_400_000;
+
+fn joined<const N: usize>(parts: [&[u8]; N]) -> Bytes {
+    Bytes::from(parts.concat())
+}
+
+/// The row of one writer.
+pub(super) fn task(project: ProjectId, id: TaskId, writer: u64) -> Key {
+    let clustering = joined([&id.bytes(), &writer.to_be_bytes()]);
+    Key::new(Table::Task, partition(project, id.bucket()), clustering)
+}
+
+/// The partition that holds the tasks of a bucket.
+pub(super) fn partition(project: ProjectId, bucket: Bucket) -> Bytes {
+    joined([&project.bytes(), &[bucket.layout.bits()], &bucket.bucket.to_be_bytes(), &[bucket.sub]])
+}
+
+/// The rows of all writers of one task.
+pub(super) fn task_rows(project: ProjectId, id: TaskId) -> Range {
+    Range {
+        table: Table::Task,
+        partition: partition(project, id.bucket()),
+        lower: Bound::Included(joined([&id.bytes()])),
+        upper: Bound::Included(joined([&id.bytes(), &[0xff; 8]])),
+        order: Order::Ascending,
+        limit: super::keep::WRITERS_MAX,
+    }
+}
+
+/// The id in a clustering key of `Task`.
+pub(super) fn task_id(clustering: &[u8]) -> Result<TaskId, StoreError> {
+    match (clustering.len(), clustering.first_chunk()) {
+        (24, Some(id)) => Ok(TaskId::from_bytes(*id)),
+        _ => Err(StoreError::Corrupt { what: "task key" }),
+    }
+}
+
+pub(super) fn task_at(project: ProjectId, key: TaskKey) -> Key {
+    Key::new(Table::TaskAt, joined([&project.bytes(), &key.bytes()]), joined([&0_u64.to_be_bytes()]))
+}
+
+/// Tasks of every engine of a project may share a root, so its key knows no engine.
+pub(super) fn root_partition(project: ProjectId, root_task_id: &str) -> Bytes {
+    let hash = Sha256::new().chain_update([0]).chain_update(root_task_id).finalize();
+    joined([&project.bytes(), &hash[..16]])
+}
+
+pub(super) fn task_root(project: ProjectId, root_task_id: &str, id: TaskId) -> Key {
+    Key::new(Table::TaskRoot, root_partition(project, root_task_id), joined([&id.bytes()]))
+}
+
+/// A partition of `Task` that exists, and the time it covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Segment {
+    pub(super) bucket: Bucket,
+    /// First millisecond, and the one after the last.
+    pub(super) start_ms: u64,
+    pub(super) end_ms: u64,
+}
+
+impl Segment {
+    pub(super) fn of(id: TaskId) -> Self {
+        let bucket = id.bucket();
+        let width = bucket.layout.width_ms() as u64;
+        Self { bucket, start_ms: bucket.bucket * width, end_ms: (bucket.bucket + 1) * width }
+    }
+
+    pub(super) fn key(&self, project: ProjectId) -> Key {
+        let clustering = joined([&self.end_ms.to_be_bytes(), &[self.bucket.layout.bits()], &[self.bucket.sub]]);
+        // No bucket reaches over midnight: every width divides a day.
+        Key::new(Table::Segment, segment_partition(project, self.start_ms / DAY_MS), clustering)
+    }
+
+    pub(super) fn read(clustering: &[u8]) -> Result<Self, StoreError> {
+        let corrupt = StoreError::Corrupt { what: "segment key" };
+        let (Some(end), [layout, sub]) = (clustering.first_chunk(), clustering.get(8..).unwrap_or_default()) else {
+            return Err(corrupt);
+        };
+        let (end_ms, layout) = (u64::from_be_bytes(*end), Layout::from_bits(*layout));
+        let width = layout.width_ms() as u64;
+        let number = (end_ms / width).checked_sub(1).ok_or(corrupt)?;
+        let bucket = Bucket { layout, bucket: number, sub: *sub };
+        Ok(Self { bucket, start_ms: number * width, end_ms })
+    }
+}
+
+pub(super) fn segment_partition(project: ProjectId, day: u64) -> Bytes {
+    joined([&project.bytes(), &day.to_be_bytes()])
+}
+
+/// The day of an instant, counted from the Unix epoch.
+pub(super) fn day(at: Timestamp) -> u64 {
+    at.millis().max(0) as u64 / DAY_MS
+}
+
+/// Milliseconds in an id.
+pub(super) fn millis(id: TaskId) -> u64 {
+    id.received_at().millis().max(0) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::engine::Engine;
+
+    use super::*;
+
+    #[test]
+    fn the_keys_are_for_ever() {
+        let project = ProjectId::from_bytes([7; 16]);
+        let at = Timestamp::from_micros(1_776_340_800_123_456);
+        let key = TaskKey::new(Engine::Celery, "9d2c");
+        let hexed = |key: Key| format!("{} {}", hex::encode(key.partition), hex::encode(key.clustering));
+        let id = |layout| TaskId::new(at, layout, key);
+        for (layout, task_key, segment_key) in [
+            (Layout::Day, "07070707070707070707070707070707000000000000005050 ", "07070707070707070707070707070707 "),
+            (Layout::TwentySeconds, "", ""),
+        ] {
+            let got = hexed(task(project, id(layout), 3));
+            let segment = Segment::of(id(layout));
+            let got_segment = hexed(segment.key(project));
+            assert_eq!((&*got, &*got_segment), (task_key, segment_key));
+        }
+        assert_eq!(hexed(task_at(project, key)), "");
+        assert_eq!(hexed(task_root(project, "root", id(Layout::Day))), "");
+    }
+
+    #[test]
+    fn a_segment_is_read_back_and_covers_its_ids() {
+        let project = ProjectId::from_bytes([7; 16]);
+        for layout in Layout::ALL {
+            for hour in 0..50 {
+                let at = Timestamp::from_micros(1_776_340_800_123_456).plus_secs(hour * 3601);
+                let id = TaskId::new(at, layout, TaskKey::from_bytes([hour as u8 * 5; 16]));
+                let segment = Segment::of(id);
+                let key = segment.key(project);
+                assert_eq!(Segment::read(&key.clustering).unwrap(), segment);
+                assert!(segment.start_ms <= millis(id) && millis(id) < segment.end_ms);
+                assert_eq!(key.partition, segment_partition(project, day(at)));
+                assert_eq!(task_id(&task(project, id, 9).clustering).unwrap(), id);
+            }
+        }
+        assert!(Segment::read(&[0; 10]).is_err() && Segment::read(&[0; 3]).is_err() && task_id(&[0; 3]).is_err());
+    }
+}
