@@ -53,9 +53,8 @@ test-python: ## the tests from outside: the binary, real agents, real workers
 	cargo build --locked --bin thalamus
 	$(VENV)/bin/pytest tests $(PYTEST_ARGS)
 
-test-cql: setup ## the store contract suite and the CQL black box tests on a real Cassandra
-	$(WITH_CQL) cargo test -p cql --locked
-	$(WITH_CQL) $(MAKE) --no-print-directory test-python PYTEST_ARGS="-m cql"
+test-cql: setup ## the contract suite of the store and all tests from outside, on a real Cassandra
+	$(WITH_CQL) bash -euc 'cargo test -p cql --locked; THALAMUS_TEST_STORE=cql $(MAKE) --no-print-directory test-python'
 
 test-celery: setup ## only the tests with real Celery workers
 	$(MAKE) --no-print-directory test-python PYTEST_ARGS="tests/test_celery.py"

@@ -1,4 +1,4 @@
-"""Fixtures. One embedded server per test process is shared by all tests that do not break it: each test has a project."""
+"""Fixtures. One server per test process is shared by all tests that do not break it: each test has a project."""
 
 import os
 import uuid
@@ -42,9 +42,10 @@ def not_there_yet(what):
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """The shared embedded server."""
-    one = Server(tmp_path_factory.mktemp("server"), heartbeat_seconds=2, command_timeout_seconds=20).start()
-    yield one
+    """The shared server, on the embedded store unless THALAMUS_TEST_STORE=cql."""
+    store = os.environ.get("THALAMUS_TEST_STORE", "embedded")
+    one = Server(tmp_path_factory.mktemp("server"), store=store, cql=CQL, heartbeat_seconds=2, command_timeout_seconds=20)
+    yield one.start(deadline=120)
     one.stop()
 
 
