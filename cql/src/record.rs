@@ -1,5 +1,7 @@
 //! The value format of low-volume rows: one format byte, then a MessagePack map with named members.
 
+use std::ops::Bound::{Excluded, Included};
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -35,8 +37,24 @@ pub(crate) async fn read<T: DeserializeOwned>(
 
 /// Every row of a partition in key order.
 pub(crate) async fn rows(store: &dyn Store, table: Table, partition: Bytes) -> Result<Vec<Row>, StoreError> {
+    pages(store, Range::all(table, partition, PAGE)).await
+}
+
+/// The rows from `lower` up to but without `upper`, in key order.
+pub(crate) async fn rows_between(
+    store: &dyn Store,
+    table: Table,
+    partition: Bytes,
+    lower: &[u8],
+    upper: &[u8],
+) -> Result<Vec<Row>, StoreError> {
+    let bounds = (Bytes::copy_from_slice(lower), Bytes::copy_from_slice(upper));
+    let range = Range { lower: Included(bounds.0), upper: Excluded(bounds.1), ..Range::all(table, partition, PAGE) };
+    pages(store, range).await
+}
+
+async fn pages(store: &dyn Store, mut range: Range) -> Result<Vec<Row>, StoreError> {
     let mut all = Vec::new();
-    let mut range = Range::all(table, partition, PAGE);
     loop {
         let page = store.scan(range.clone()).await?;
         let Some(last) = page.last().map(|row| row.clustering.clone()) else { return Ok(all) };

@@ -196,6 +196,11 @@ impl Commit {
         commit
     }
 
+    /// Plain writes that share the fate and the sync of the commits beside them.
+    pub fn unguarded(follow: Vec<Write>) -> Self {
+        Self { table: Table::Stat, partition: Bytes::new(), guards: Vec::new(), writes: Vec::new(), follow }
+    }
+
     pub fn following(mut self, follow: Vec<Write>) -> Self {
         self.follow = follow;
         self

@@ -5,6 +5,7 @@
 //! time      instants in microseconds and their RFC 3339 text
 //! engine    the six task engines
 //! secret    keys derived from the master secret, tokens, hashes
+//! stats     what a task adds to the counters, and how they move
 //! wire      the agent protocol: canonical JSON, signatures, frames, replay guard
 //! task      reports in, row out: report, group, derive, stored value, filter
 //! command   what may be asked of an agent, and the only table of status changes
@@ -22,6 +23,7 @@ pub mod id;
 pub mod ledger;
 pub mod redact;
 pub mod secret;
+pub mod stats;
 pub mod task;
 pub mod time;
 pub mod wire;

@@ -73,6 +73,11 @@ impl Header {
         })
     }
 
+    /// First 8 bytes of the SHA-256 of the worker's name, 0 = none.
+    pub const fn worker_hash(&self) -> u64 {
+        self.worker
+    }
+
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         let engine = Engine::ALL.iter().position(|engine| *engine == self.engine).unwrap_or_default() as u16;
         let flag = |set: bool, bit: u16| if set { bit } else { 0 };
