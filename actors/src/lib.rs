@@ -13,8 +13,13 @@
 pub mod agent;
 pub mod clock;
 pub mod directory;
+pub mod mesh;
+pub mod presence;
 pub mod project;
+mod recorder;
 pub mod session;
+mod supervisor;
 
 pub use clock::Clock;
 pub use directory::Directory;
+pub use mesh::{Mesh, MeshConfig};

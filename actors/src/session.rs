@@ -1,5 +1,16 @@
-//! One agent connection: a plain task per socket.
+//! One agent connection: a plain task per socket, so that an idle agent stays small.
+//!
+//! ```text
+//! handle    what the mesh knows of a session, and the orders it takes
+//! answers   what an agent says about commands, scrubbed, to its project
+//! events    verified batches -> sightings, one send per recorder
+//! run       the loop: drain the socket, verify, hand over; sign acks and commands in write order
+//! ```
 
+mod answers;
+mod events;
 pub mod handle;
+mod run;
 
 pub use handle::{CommandFrame, Sent, SessionFacts, SessionHandle, SessionMessage};
+pub use run::{Opening, run};

@@ -1,0 +1,222 @@
+//! The handle to every actor: the only way the edge changes state.
+//!
+//! Cheap to clone. One node today: a project's home is here. With several, this is the one place that asks where.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cql::Store;
+use cql::stats::Counter;
+use cql::tasks::Tasks;
+use domain::command::{Command, Draft};
+use domain::id::address::Layout;
+use domain::id::{AgentId, NodeId, ProjectId};
+use domain::ledger::{Proposal, Terms};
+use domain::secret::MasterSecret;
+use domain::wire::CloseCode;
+use ractor::{Actor, ActorRef, SpawnErr};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::directory::Directory;
+use crate::presence::Presence;
+use crate::project::{IssueError, NoteError, ProjectHandle};
+use crate::recorder::{Recorders, Wiring};
+use crate::session::SessionFacts;
+use crate::supervisor::{Arguments, NodeSupervisor, ProjectWiring, Projects, SupervisorMessage};
+
+/// How long the edge waits for an actor.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long shutdown waits for sessions, then for actors.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a node's actors are built with.
+pub struct MeshConfig {
+    pub store: Arc<dyn Store>,
+    pub clock: Clock,
+    pub node: NodeId,
+    /// No other node shares the store.
+    pub alone: bool,
+    /// Recorders of this node; the shards are dealt out among them.
+    pub recorders: usize,
+    pub layout: Layout,
+    pub retention_secs: i64,
+    /// Timeouts and limits of commands.
+    pub terms: Terms,
+    pub master: MasterSecret,
+}
+
+/// A node's actors cannot be started.
+#[derive(Debug, thiserror::Error)]
+#[error("actors do not start")]
+pub struct StartError(#[from] SpawnErr);
+
+/// A project's actor cannot be reached now; nothing was done.
+#[derive(Debug, thiserror::Error)]
+#[error("project is not available")]
+pub struct Unreachable;
+
+#[derive(Clone)]
+pub struct Mesh(Arc<Inner>);
+
+struct Inner {
+    clock: Clock,
+    store: Arc<dyn Store>,
+    directory: Directory,
+    presence: Presence,
+    recorders: Recorders,
+    projects: Projects,
+    supervisor: ActorRef<SupervisorMessage>,
+    drain: CancellationToken,
+    sessions: TaskTracker,
+}
+
+impl Mesh {
+    /// Starts the node's actors.
+    pub async fn start(config: MeshConfig) -> Result<Self, StartError> {
+        let directory = Directory::default();
+        let projects = Projects::default();
+        let presence = Presence::new(config.store.clone(), config.clock.clone(), config.node, config.alone);
+        let (recorders, inboxes) = Recorders::channels(config.recorders);
+        // One writer for life on a store of our own, a new one per start where others may still write.
+        let writer = if config.alone { 0 } else { config.clock.now().micros() as u64 };
+        let wiring = |(place, inbox): (usize, _)| Wiring {
+            store: config.store.clone(),
+            clock: config.clock.clone(),
+            tasks: Tasks::new(config.store.clone(), writer, config.retention_secs),
+            counter: Counter { recorder: place as u16, writer },
+            layout: config.layout,
+            inbox: Arc::new(Mutex::new(inbox)),
+        };
+        let arguments = Arguments {
+            recorders: inboxes.into_iter().enumerate().map(wiring).collect(),
+            project: ProjectWiring {
+                store: config.store.clone(),
+                clock: config.clock.clone(),
+                directory: directory.clone(),
+                terms: config.terms,
+                master: Arc::new(config.master),
+            },
+            projects: projects.clone(),
+        };
+        let (supervisor, _ended) = Actor::spawn(None, NodeSupervisor, arguments).await?;
+        tokio::spawn(presence.clone().run());
+        Ok(Self(Arc::new(Inner {
+            clock: config.clock,
+            store: config.store,
+            directory,
+            presence,
+            recorders,
+            projects,
+            supervisor,
+            drain: CancellationToken::new(),
+            sessions: TaskTracker::new(),
+        })))
+    }
+
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.0.store
+    }
+
+    pub fn directory(&self) -> &Directory {
+        &self.0.directory
+    }
+
+    pub fn presence(&self) -> &Presence {
+        &self.0.presence
+    }
+
+    pub(crate) fn recorders(&self) -> &Recorders {
+        &self.0.recorders
+    }
+
+    /// Cancelled when the node goes down.
+    pub fn drain(&self) -> CancellationToken {
+        self.0.drain.clone()
+    }
+
+    /// Sessions run in here, so that shutdown can wait for them.
+    pub fn sessions(&self) -> &TaskTracker {
+        &self.0.sessions
+    }
+
+    /// Ends every session of an agent whose credential is gone.
+    pub fn close_agent(&self, agent: AgentId) {
+        self.0.directory.close_agent(agent, CloseCode::Revoked);
+    }
+
+    /// Ends every session of an archived project.
+    pub fn close_project(&self, project: ProjectId) {
+        self.0.directory.close_project(project, CloseCode::Revoked);
+    }
+
+    /// Issues a command; durable when `Ok`.
+    pub async fn issue(&self, project: ProjectId, draft: Draft) -> Result<Command, IssueError> {
+        self.project(project).await.map_err(|Unreachable| IssueError::Unavailable)?.issue(draft).await
+    }
+
+    /// Appends an entry that is about no command to a project's ledger, or with the nil id to the system's.
+    /// Durable when `Ok`, which holds its seq.
+    pub async fn note(&self, project: ProjectId, proposal: Proposal) -> Result<u64, NoteError> {
+        self.project(project).await.map_err(|Unreachable| NoteError::Unavailable)?.note(proposal).await
+    }
+
+    /// A session stands in the directory: its project may have something for it.
+    pub(crate) async fn session_up(&self, facts: &SessionFacts) {
+        match self.project(facts.project).await {
+            Ok(project) if project.session_up(facts.agent, facts.session) => {}
+            // The project reads the directory when it starts, so nothing is missed.
+            Ok(_) | Err(Unreachable) => {
+                tracing::warn!(project.id = %facts.project, "project not available for a new session");
+            }
+        }
+    }
+
+    /// A session has left the directory.
+    pub(crate) async fn session_down(&self, facts: &SessionFacts) {
+        if let Some(project) = self.running(facts.project) {
+            project.session_down(facts.agent, facts.session);
+        }
+    }
+
+    fn running(&self, project: ProjectId) -> Option<ProjectHandle> {
+        self.0.projects.get(&project).map(|handle| handle.clone())
+    }
+
+    /// The project's actor, started if it does not run.
+    pub(crate) async fn project(&self, project: ProjectId) -> Result<ProjectHandle, Unreachable> {
+        if let Some(handle) = self.running(project) {
+            return Ok(handle);
+        }
+        let answer = self
+            .0
+            .supervisor
+            .call(|reply| SupervisorMessage::Activate { project, reply }, Some(CALL_TIMEOUT))
+            .await
+            .map_err(|_| Unreachable)?;
+        match answer {
+            ractor::rpc::CallResult::Success(Ok(handle)) => Ok(handle),
+            ractor::rpc::CallResult::Success(Err(_))
+            | ractor::rpc::CallResult::Timeout
+            | ractor::rpc::CallResult::SenderError => Err(Unreachable),
+        }
+    }
+
+    /// Takes nothing new, lets what is under way become durable and acked, then stops. Loses nothing.
+    pub async fn shutdown(&self) {
+        self.0.drain.cancel();
+        self.0.sessions.close();
+        if tokio::time::timeout(DRAIN_PATIENCE, self.0.sessions.wait()).await.is_err() {
+            tracing::warn!("sessions did not end in time; what they had not acked is sent again");
+        }
+        if self.0.supervisor.stop_and_wait(None, Some(DRAIN_PATIENCE)).await.is_err() {
+            tracing::warn!("actors did not end in time");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Records what sessions heard: union of reports, one commit for all that waits, then the acks.
+//!
+//! **Owns** the tasks of its share of the shards while they are busy; eviction loses nothing.
+//! **Invariants** I-1: an event is acked after its commit is durable, never before. I-2: a task has one id;
+//! a lost claim moves to the winner's id before anything is written under it.
+//! **Talks to** the store, and the ack sinks of sessions.
+//! **On restart** starts with an empty memory: the next sight reads the store. What was not acked is sent again.
+
+pub(crate) mod ack;
+mod counters;
+mod inbox;
+mod memory;
+mod round;
+
+use std::sync::Arc;
+
+use cql::Store;
+use cql::stats::Counter;
+use cql::tasks::Tasks;
+use domain::id::address::Layout;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::{Mutex, mpsc};
+
+pub(crate) use ack::{Ack, AckSink, Tally, Ticket};
+use counters::Counters;
+pub(crate) use inbox::{Batch, Item, Recorders, Seen};
+use memory::Memory;
+use round::Round;
+
+use crate::clock::Clock;
+
+/// Batches taken in one round: what waits longer rides in the next commit.
+const BATCHES_PER_ROUND: usize = 256;
+
+/// What a recorder is built with, and keeps through restarts.
+#[derive(Clone)]
+pub(crate) struct Wiring {
+    pub store: Arc<dyn Store>,
+    pub clock: Clock,
+    pub tasks: Tasks,
+    /// Whose cells of the counters these are.
+    pub counter: Counter,
+    pub layout: Layout,
+    pub inbox: Arc<Mutex<mpsc::Receiver<Batch>>>,
+}
+
+/// One recorder: supervision around a loop that takes, commits, acks.
+pub(crate) struct Recorder;
+
+/// Does the next round. Only the recorder sends it.
+pub(crate) struct Next(());
+
+/// A recorder's memory between rounds.
+pub(crate) struct State {
+    wiring: Wiring,
+    memory: Memory,
+    counters: Counters,
+    batches: Vec<Batch>,
+}
+
+impl Actor for Recorder {
+    type Msg = Next;
+    type State = State;
+    type Arguments = Wiring;
+
+    async fn pre_start(&self, myself: ActorRef<Next>, wiring: Wiring) -> Result<State, ActorProcessingErr> {
+        myself.cast(Next(()))?;
+        Ok(State {
+            wiring,
+            memory: Memory::default(),
+            counters: Counters::default(),
+            batches: Vec::with_capacity(BATCHES_PER_ROUND),
+        })
+    }
+
+    async fn handle(&self, myself: ActorRef<Next>, _: Next, state: &mut State) -> Result<(), ActorProcessingErr> {
+        // The lock is held by one recorder at a time: its predecessor is gone before it starts.
+        let taken = state.wiring.inbox.lock().await.recv_many(&mut state.batches, BATCHES_PER_ROUND).await;
+        if taken == 0 {
+            myself.stop(Some("every sender is gone".to_owned()));
+            return Ok(());
+        }
+        Round::new(&state.wiring, &mut state.memory, &mut state.counters).run(state.batches.drain(..).collect()).await;
+        state.memory.evict(state.wiring.clock.now());
+        myself.cast(Next(()))?;
+        Ok(())
+    }
+}

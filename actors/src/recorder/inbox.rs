@@ -1,0 +1,65 @@
+//! The way into the recorders: bounded channels, one per recorder, batches from one session each.
+
+use std::sync::Arc;
+
+use domain::id::ProjectId;
+use domain::id::address::Shard;
+use domain::task::Sighting;
+use tokio::sync::mpsc;
+
+use super::ack::{AckSink, Ticket};
+
+/// Batches that may wait in front of one recorder. A session waits when it is full.
+const INBOX_BATCHES: usize = 1024;
+
+/// What one session heard in one go, for one recorder.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub project: ProjectId,
+    pub sink: Arc<AckSink>,
+    pub items: Vec<Item>,
+}
+
+/// One event and what its fate is counted for.
+#[derive(Debug)]
+pub(crate) struct Item {
+    pub ticket: Ticket,
+    pub seen: Seen,
+}
+
+#[derive(Debug)]
+pub(crate) enum Seen {
+    Report(Box<Sighting>),
+    /// Well signed, but it can never be a task's report: kept aside with the reason, and acked.
+    Unstorable {
+        event: Box<str>,
+        reason: Box<str>,
+    },
+}
+
+/// Senders to every recorder of this node; cheap to clone. The recorders end when the last clone is gone.
+#[derive(Clone, Debug)]
+pub(crate) struct Recorders(Arc<[mpsc::Sender<Batch>]>);
+
+impl Recorders {
+    /// Channels for `count` recorders, and their receiving ends.
+    pub(crate) fn channels(count: usize) -> (Self, Vec<mpsc::Receiver<Batch>>) {
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel(INBOX_BATCHES)).unzip();
+        (Self(senders.into()), receivers)
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Which recorder records a shard.
+    pub(crate) fn of(&self, shard: Shard) -> usize {
+        usize::from(shard.index()) % self.0.len()
+    }
+
+    /// Hands a batch over, waiting while the recorder is behind. False: the node is going down, nothing is lost
+    /// because nothing is acked.
+    pub(crate) async fn send(&self, recorder: usize, batch: Batch) -> bool {
+        self.0[recorder].send(batch).await.is_ok()
+    }
+}

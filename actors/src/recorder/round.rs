@@ -1,0 +1,285 @@
+//! One round of a recorder: find, unite, commit, ack.
+
+use std::collections::{HashMap, HashSet};
+
+use cql::dead_letter;
+use cql::tasks::{self, Found};
+use cql::{Commit, Committed, StoreError, Write};
+use domain::id::address::TaskId;
+use domain::stats;
+use domain::task::{Header, Kind, Report, Sighting, Task};
+use domain::time::Timestamp;
+use futures_util::StreamExt;
+use futures_util::stream;
+
+use super::counters::Counters;
+use super::memory::{Key, Memory};
+use super::{Batch, Seen, Wiring};
+
+/// Reads under way at once while unknown tasks are looked up.
+const READS_AT_ONCE: usize = 64;
+
+pub(super) struct Round<'a> {
+    wiring: &'a Wiring,
+    memory: &'a mut Memory,
+    counters: &'a mut Counters,
+    now: Timestamp,
+    /// Tasks that no commit holds yet, with what was heard of them.
+    first: HashMap<Key, FirstSight>,
+    /// Known tasks whose stored value changes, and their headers before.
+    touched: HashMap<Key, Option<Header>>,
+    /// Known tasks that a `received` was added to: it may name their root.
+    rooted: HashSet<Key>,
+    /// Tasks whose reports did not become durable: their events are not acked.
+    failed: HashSet<Key>,
+    /// Tasks that have an id but no row: a crash or another home stopped half-way.
+    placed: HashMap<Key, TaskId>,
+    aside: Vec<Write>,
+}
+
+struct FirstSight {
+    engine: domain::engine::Engine,
+    task_id: String,
+    reports: Vec<Report>,
+}
+
+/// First sights, ready to be claimed.
+#[derive(Default)]
+struct Claims {
+    keys: Vec<Key>,
+    fresh: Vec<Task>,
+    commits: Vec<Commit>,
+}
+
+/// An event after it was taken: whose fate it shares.
+struct Taken {
+    ticket: super::Ticket,
+    key: Option<Key>,
+    accepted: bool,
+}
+
+impl<'a> Round<'a> {
+    pub(super) fn new(wiring: &'a Wiring, memory: &'a mut Memory, counters: &'a mut Counters) -> Self {
+        let now = wiring.clock.now();
+        Self {
+            wiring,
+            memory,
+            counters,
+            now,
+            first: HashMap::new(),
+            touched: HashMap::new(),
+            rooted: HashSet::new(),
+            failed: HashSet::new(),
+            placed: HashMap::new(),
+            aside: Vec::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self, batches: Vec<Batch>) {
+        self.find(&batches).await;
+        let mut sinks = Vec::with_capacity(batches.len());
+        for batch in batches {
+            let taken: Vec<Taken> = batch.items.into_iter().map(|item| self.take(batch.project, item)).collect();
+            sinks.push((batch.sink, taken));
+        }
+        let aside_kept = self.commit().await;
+        for (sink, taken) in sinks {
+            let acks = taken
+                .into_iter()
+                .filter(|event| event.key.as_ref().map_or(aside_kept, |key| !self.failed.contains(key)))
+                .filter_map(|event| event.ticket.settle(event.accepted))
+                .collect();
+            sink.push(acks);
+        }
+    }
+
+    /// Brings the tasks that are spoken of into memory, as far as they exist.
+    async fn find(&mut self, batches: &[Batch]) {
+        let mut unknown = HashSet::new();
+        for batch in batches {
+            for item in &batch.items {
+                if let Seen::Report(sighting) = &item.seen {
+                    let key = (batch.project, sighting.key);
+                    if !self.memory.contains(&key) {
+                        unknown.insert(key);
+                    }
+                }
+            }
+        }
+        let tasks = &self.wiring.tasks;
+        let mut found = stream::iter(unknown)
+            .map(|key| async move { (key, tasks.find(key.0, key.1).await) })
+            .buffer_unordered(READS_AT_ONCE);
+        while let Some((key, answer)) = found.next().await {
+            match answer {
+                Ok(Found::Known(task)) => self.memory.insert(key, *task, self.now),
+                Ok(Found::Placed(id)) => drop(self.placed.insert(key, id)),
+                Ok(Found::Unknown) => {}
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "task not readable, its events wait");
+                    self.failed.insert(key);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, project: domain::id::ProjectId, item: super::Item) -> Taken {
+        let ticket = item.ticket;
+        match item.seen {
+            Seen::Report(sighting) => {
+                let key = (project, sighting.key);
+                let accepted = !self.failed.contains(&key) && self.unite(key, *sighting);
+                Taken { ticket, key: Some(key), accepted }
+            }
+            Seen::Unstorable { event, reason } => {
+                self.aside.push(dead_letter::put(project, &event, &reason, self.now));
+                Taken { ticket, key: None, accepted: false }
+            }
+        }
+    }
+
+    /// Adds a report to its task. Returns whether it was new.
+    fn unite(&mut self, key: Key, sighting: Sighting) -> bool {
+        if let Some(task) = self.memory.touch(&key, self.now) {
+            let before = *task.header();
+            let names_root = sighting.report.kind() == Kind::Received;
+            let changed = task.record(sighting.report, self.now).is_write();
+            if changed {
+                self.touched.entry(key).or_insert(Some(before));
+                if names_root {
+                    self.rooted.insert(key);
+                }
+            }
+            return changed;
+        }
+        let first = self.first.entry(key).or_insert_with(|| FirstSight {
+            engine: sighting.engine,
+            task_id: sighting.task_id,
+            reports: Vec::with_capacity(2),
+        });
+        let known = first.reports.iter().any(|report| report.id() == sighting.report.id());
+        // Of two reports with one id the task keeps the smaller, so both are handed on.
+        first.reports.push(sighting.report);
+        !known
+    }
+
+    /// Makes the round durable. Returns whether what was put aside is.
+    async fn commit(&mut self) -> bool {
+        let Claims { keys, fresh, mut commits } = self.claims();
+        let mut writes = std::mem::take(&mut self.aside);
+        let mut moves = Vec::new();
+        for (key, task) in keys.iter().zip(&fresh) {
+            moves.extend(stats::changes(task.id(), None, task.header(), self.now).into_iter().map(|by| (key.0, by)));
+        }
+        for (key, before) in &self.touched {
+            if let Some(task) = self.memory.get(key) {
+                let moved = stats::changes(task.id(), before.as_ref(), task.header(), self.now);
+                moves.extend(moved.into_iter().map(|by| (key.0, by)));
+                writes.extend(self.rows(key, task, before.as_ref()));
+            }
+        }
+        match self.counters.apply(&*self.wiring.store, self.wiring.counter, moves).await {
+            Ok(cells) => writes.extend(cells),
+            // Counters are a cache of rows; events do not wait for them.
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "counters not readable"),
+        }
+        // One call, so that rows and counters share one atomic batch where the engine has one.
+        if !writes.is_empty() {
+            commits.push(Commit::unguarded(writes));
+        }
+        let mut outcomes = self.wiring.store.commit(commits).await;
+        let written = match outcomes.split_off(keys.len().min(outcomes.len())).pop() {
+            Some(Ok(Committed::Done)) | None => true,
+            Some(Ok(Committed::Lost(_) | Committed::Unknown)) => false,
+            Some(Err(error)) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "round not durable, its events wait");
+                false
+            }
+        };
+        if !written {
+            self.counters.forget();
+            for (key, _) in self.touched.drain() {
+                self.memory.forget(&key);
+                self.failed.insert(key);
+            }
+        }
+        for ((key, task), outcome) in keys.into_iter().zip(fresh).zip(outcomes) {
+            self.settle_claim(key, task, outcome).await;
+        }
+        written
+    }
+
+    /// The tasks seen for the first time, and the commits that claim their ids. What is too old to be kept is
+    /// dropped here, and acked like the rest.
+    fn claims(&mut self) -> Claims {
+        let mut claims = Claims::default();
+        let Wiring { tasks, layout, .. } = self.wiring;
+        for (key, sight) in std::mem::take(&mut self.first) {
+            let FirstSight { engine, task_id, reports } = sight;
+            // A first sight holds at least the report that made it.
+            let Some(task) = Task::first(engine, &task_id, reports, *layout, tasks.retention_secs(), self.now) else {
+                continue;
+            };
+            if let Some(id) = self.placed.remove(&key) {
+                self.memory.insert(key, task.moved_to(id), self.now);
+                self.touched.insert(key, None);
+            } else if let Some(commit) = tasks.first_sight(key.0, &task, self.now) {
+                claims.commits.push(commit);
+                claims.keys.push(key);
+                claims.fresh.push(task);
+            }
+        }
+        claims
+    }
+
+    /// What is written of a task that has its id.
+    fn rows(&self, key: &Key, task: &Task, before: Option<&Header>) -> Vec<Write> {
+        let tasks = &self.wiring.tasks;
+        if before.is_none() {
+            return tasks.rows(key.0, task, self.now).unwrap_or_default();
+        }
+        let row = tasks.rewrite(key.0, task, self.now);
+        // A late `received` is the first to name the root.
+        let root =
+            (task.root_task_id().is_some() && self.rooted.contains(key)).then(|| tasks.root(key.0, task, self.now));
+        row.into_iter().chain(root.flatten()).collect()
+    }
+
+    async fn settle_claim(&mut self, key: Key, task: Task, outcome: Result<Committed, StoreError>) {
+        let settled = match outcome {
+            Ok(Committed::Done) => Ok(Some(task)),
+            Ok(Committed::Lost(rows)) => match tasks::taken_by(&rows) {
+                Ok(id) => self.join_winner(key, task, id).await.map(Some),
+                Err(error) => Err(error),
+            },
+            Ok(Committed::Unknown) => Ok(None),
+            Err(error) => Err(error),
+        };
+        match settled {
+            Ok(Some(task)) => self.memory.insert(key, task, self.now),
+            Ok(None) => {
+                self.counters.forget();
+                self.failed.insert(key);
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "task not durable, its events wait");
+                self.counters.forget();
+                self.failed.insert(key);
+            }
+        }
+    }
+
+    /// Another first commit won: what was heard here goes under the winner's id (I-2).
+    async fn join_winner(&self, key: Key, mine: Task, id: TaskId) -> Result<Task, StoreError> {
+        let tasks = &self.wiring.tasks;
+        let mut task = mine.moved_to(id);
+        if let Some(theirs) = tasks.load(key.0, id).await? {
+            task.unite(theirs);
+        }
+        let rows = tasks.rows(key.0, &task, self.now).unwrap_or_default();
+        if !rows.is_empty() {
+            self.wiring.store.write(rows).await?;
+        }
+        Ok(task)
+    }
+}

@@ -1,0 +1,256 @@
+//! The session's loop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use domain::time::Timestamp;
+use domain::wire::{CloseCode, Frame, Hello, Outbound, Receiver, Sender, SessionKey};
+use futures_util::{FutureExt, Sink, SinkExt, Stream, StreamExt};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+
+use super::answers::Answers;
+use super::events::Events;
+use super::handle::{Sent, SessionHandle, SessionMessage};
+use crate::directory::Arrival;
+use crate::mesh::Mesh;
+
+/// A session from which nothing came for this long is closed with 4408.
+const SILENCE: Duration = Duration::from_secs(90);
+/// Frames taken from the socket before acks get their turn.
+const FRAMES_PER_TURN: usize = 64;
+/// A socket that takes no bytes for this long is given up.
+const WRITE_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a draining session waits for its last acks.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A connection whose hello was read and whose agent is known.
+pub struct Opening {
+    pub handle: SessionHandle,
+    pub orders: mpsc::Receiver<SessionMessage>,
+    pub hello: Hello,
+    pub key: SessionKey,
+}
+
+/// Serves one agent connection until it ends; the caller closes the socket with the answer.
+///
+/// The hello_ack must have been written, and nothing else.
+pub async fn run<S, E>(mesh: Mesh, opening: Opening, mut socket: S) -> CloseCode
+where
+    S: Stream<Item = Bytes> + Sink<Bytes, Error = E> + Unpin + Send,
+{
+    let Opening { handle, orders, hello, key } = opening;
+    match mesh.directory().up(handle.clone()) {
+        Arrival::Full => return CloseCode::TooManyConnections,
+        Arrival::Connected(Some(displaced)) => displaced.close(CloseCode::Displaced),
+        Arrival::Connected(None) => {}
+    }
+    mesh.presence().process_up(&handle.facts, &hello).await;
+    mesh.session_up(&handle.facts).await;
+    let mut session = Session {
+        receiver: Receiver::new(key.clone()),
+        sender: Sender::new(key),
+        events: Events::new(handle.facts.clone(), mesh.recorders().clone(), mesh.presence().clone()),
+        orders,
+        answers: Answers::new(mesh.clone(), handle.facts.clone()),
+        mesh,
+        heard_at: Instant::now(),
+        scratch: Vec::new(),
+        handle,
+    };
+    let code = session.serve(&mut socket).await;
+    session.end().await;
+    code
+}
+
+struct Session {
+    handle: SessionHandle,
+    orders: mpsc::Receiver<SessionMessage>,
+    receiver: Receiver,
+    sender: Sender,
+    events: Events,
+    answers: Answers,
+    mesh: Mesh,
+    heard_at: Instant,
+    scratch: Vec<u8>,
+}
+
+/// Why a turn was the last.
+type Ended = CloseCode;
+
+impl Session {
+    async fn serve<S, E>(&mut self, socket: &mut S) -> CloseCode
+    where
+        S: Stream<Item = Bytes> + Sink<Bytes, Error = E> + Unpin + Send,
+    {
+        let drain = self.mesh.drain();
+        let sink = self.events.sink();
+        loop {
+            let silent_at = self.heard_at + SILENCE;
+            let turn = tokio::select! {
+                biased;
+                () = drain.cancelled() => return self.drain(socket).await,
+                () = sink.ready() => Ok(()),
+                order = self.orders.recv() => match order {
+                    Some(order) => self.obey(order, socket).await,
+                    // The session holds a sender itself.
+                    None => Ok(()),
+                },
+                frame = socket.next() => match frame {
+                    Some(frame) => self.take(frame, socket).await,
+                    None => Err(CloseCode::Normal),
+                },
+                () = tokio::time::sleep_until(silent_at) => Err(CloseCode::Silent),
+            };
+            let written = self.write_acks(socket).await;
+            if let Err(code) = turn.and(written) {
+                return code;
+            }
+        }
+    }
+
+    /// Takes what the socket has ready, then hands it over in one go.
+    async fn take<S, E>(&mut self, first: Bytes, socket: &mut S) -> Result<(), Ended>
+    where
+        S: Stream<Item = Bytes> + Sink<Bytes, Error = E> + Unpin + Send,
+    {
+        self.heard_at = Instant::now();
+        let now = self.mesh.clock().now();
+        let mut next = Some(first);
+        let mut turn = Ok(());
+        for _ in 0..FRAMES_PER_TURN {
+            let Some(frame) = next.take() else { break };
+            turn = self.hear(&frame, now);
+            if turn.is_err() {
+                break;
+            }
+            match socket.next().now_or_never() {
+                Some(Some(frame)) => next = Some(frame),
+                Some(None) => {
+                    turn = Err(CloseCode::Normal);
+                    break;
+                }
+                None => {}
+            }
+        }
+        // A frame was taken from the socket for which there was no turn left.
+        if turn.is_ok()
+            && let Some(frame) = next
+        {
+            turn = self.hear(&frame, now);
+        }
+        self.events.hand_over().await;
+        self.answers.hand_over().await;
+        turn
+    }
+
+    fn hear(&mut self, wire: &[u8], now: Timestamp) -> Result<(), Ended> {
+        let frame = self.receiver.accept(wire, now).map_err(|error| {
+            tracing::warn!(
+                agent.id = %self.handle.facts.agent,
+                session.id = %self.handle.facts.session,
+                error = &error as &dyn std::error::Error,
+                "agent frame refused"
+            );
+            error.close_code()
+        })?;
+        match frame {
+            Frame::EventBatch(batch) => self.events.take(&batch, now),
+            Frame::Heartbeat(heartbeat) => {
+                self.mesh.presence().heartbeat(&self.handle.facts, &heartbeat, self.events.tally(), now);
+            }
+            Frame::AgentStatus(status) => self.mesh.presence().status(&self.handle.facts, &status, now),
+            Frame::CommandAck(ack) => self.answers.ack(ack),
+            Frame::CommandResult(result) => self.answers.result(result),
+            Frame::RegistryDelta(_) | Frame::Hello | Frame::Ignored => {}
+            Frame::Error(error) => tracing::warn!(
+                agent.id = %self.handle.facts.agent,
+                code = error.code.as_deref(),
+                fatal = error.fatal,
+                "agent reports an error"
+            ),
+        }
+        Ok(())
+    }
+
+    async fn obey<S, E>(&mut self, order: SessionMessage, socket: &mut S) -> Result<(), Ended>
+    where
+        S: Stream<Item = Bytes> + Sink<Bytes, Error = E> + Unpin + Send,
+    {
+        match order {
+            SessionMessage::Command { frame, reply } => {
+                self.scratch.clear();
+                let body = Outbound::Command { id: &frame.id, body: &frame.body };
+                self.sender.seal_into(&mut self.scratch, &body, self.mesh.clock().now());
+                let bytes = Bytes::copy_from_slice(&self.scratch);
+                // From here on bytes may leave, so an error leaves the reply unanswered.
+                match timeout(WRITE_PATIENCE, socket.send(bytes)).await {
+                    Ok(Ok(())) => {
+                        // The asker may have given up; the frame is out all the same.
+                        let _unheard = reply.send(Sent::Written);
+                        Ok(())
+                    }
+                    Ok(Err(_)) | Err(_) => Err(CloseCode::Normal),
+                }
+            }
+            SessionMessage::Close(code) => Err(code),
+        }
+    }
+
+    /// Signs and writes every ack that waits, with one flush.
+    async fn write_acks<S, E>(&mut self, socket: &mut S) -> Result<(), Ended>
+    where
+        S: Stream<Item = Bytes> + Sink<Bytes, Error = E> + Unpin + Send,
+    {
+        let acks = self.events.sink().take();
+        if acks.is_empty() {
+            return Ok(());
+        }
+        self.events.acked(acks.len());
+        let now = self.mesh.clock().now();
+        let writing = async {
+            for ack in &acks {
+                let body = Outbound::EventBatchAck {
+                    acked_id: &ack.id,
+                    received: u64::from(ack.received),
+                    accepted: u64::from(ack.accepted),
+                };
+                self.scratch.clear();
+                self.sender.seal_into(&mut self.scratch, &body, now);
+                socket.feed(Bytes::copy_from_slice(&self.scratch)).await?;
+            }
+            socket.flush().await
+        };
+        match timeout(WRITE_PATIENCE, writing).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(CloseCode::Normal),
+        }
+    }
+
+    /// Takes nothing more, waits for what is under way, and says goodbye.
+    async fn drain<S, E>(&mut self, socket: &mut S) -> CloseCode
+    where
+        S: Stream<Item = Bytes> + Sink<Bytes, Error = E> + Unpin + Send,
+    {
+        let sink: Arc<_> = self.events.sink();
+        let until = Instant::now() + DRAIN_PATIENCE;
+        while self.events.under_way() > 0 {
+            if tokio::time::timeout_at(until, sink.ready()).await.is_err() {
+                break;
+            }
+            if let Err(code) = self.write_acks(socket).await {
+                return code;
+            }
+        }
+        CloseCode::ServerShutdown
+    }
+
+    async fn end(self) {
+        let facts = &self.handle.facts;
+        if self.mesh.directory().down(facts.agent, facts.session) {
+            self.mesh.presence().process_down(facts).await;
+        }
+        self.mesh.session_down(facts).await;
+    }
+}
