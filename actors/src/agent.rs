@@ -24,6 +24,9 @@ use crate::directory::Directory;
 use crate::project::ProjectMessage;
 use crate::session::Sent;
 
+/// Why an agent's actor ends by itself.
+pub(crate) const NO_SESSIONS: &str = "no sessions";
+
 /// What a session must be able to do for a command.
 #[derive(Clone, Debug)]
 pub struct Needs {
@@ -208,7 +211,7 @@ impl AgentActor {
         }
         if state.seats.is_empty() {
             // The project starts another one with the next session.
-            myself.stop(None);
+            myself.stop(Some(NO_SESSIONS.to_owned()));
         }
     }
 

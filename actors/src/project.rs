@@ -32,7 +32,7 @@ use self::append::AppendDone;
 pub use self::handle::{Heard, IssueError, NoteError, ProjectHandle};
 use self::prepare::Ready;
 use self::state::{Input, State};
-use crate::agent::{Avoid, Dispatched};
+use crate::agent::{Avoid, Dispatched, NO_SESSIONS};
 use crate::clock::Clock;
 use crate::directory::Directory;
 
@@ -196,8 +196,9 @@ impl Actor for ProjectActor {
                 tracing::error!(error = %error, "agent actor failed");
                 self.on_agent_ended(&myself, state, cell.get_id(), true).await;
             }
-            SupervisionEvent::ActorTerminated(cell, _, _) => {
-                self.on_agent_ended(&myself, state, cell.get_id(), false).await;
+            SupervisionEvent::ActorTerminated(cell, _, reason) => {
+                let failed = reason.as_deref() != Some(NO_SESSIONS);
+                self.on_agent_ended(&myself, state, cell.get_id(), failed).await;
             }
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
         }

@@ -41,6 +41,6 @@ pub use field::FieldError;
 pub use filter::BulkFilter;
 pub use overrides::Overrides;
 pub use record::{Command, CommandView, Delivered, Progress, Sight};
-pub use request::Request;
+pub use request::{Asked, Request};
 pub use status::Status;
 pub use transition::{CommandEvent, CommandState, Refused};

@@ -55,6 +55,11 @@ impl CommandBody {
         let json = serde_json::to_vec(&payload).expect("strings, numbers and raw JSON always serialise");
         canonical(&json).map(|payload| Self(payload.into()))
     }
+
+    /// The rendered payload.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl Sender {

@@ -1,0 +1,88 @@
+use cql::ledger::commands;
+use domain::command::{Draft, FrozenTask, Status, Verb};
+
+use super::harness::*;
+
+fn bulk(count: usize) -> Draft {
+    let mut draft = draft(Verb::BulkRetry, r#"{"filter":{"state":"failed"},"max":10000}"#);
+    draft.resolved.engine = Some(domain::engine::Engine::Celery);
+    draft.resolved.tasks = (0..count).map(|n| FrozenTask::new(format!("t{n}"), Some("a.b".into()), None)).collect();
+    draft
+}
+
+/// Retries every id of the next chunk.
+async fn serve_chunk(worker: &mut Worker) -> usize {
+    let got = worker.next().await.expect("a chunk comes");
+    let ids: Vec<String> = got.payload()["parameters"]["filter"]["task_ids"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|id| id.as_str().unwrap().to_owned())
+        .collect();
+    let (frame, claim) = got.written();
+    let new: Vec<String> = ids.iter().map(|id| format!(r#""{id}":"new-{id}""#)).collect();
+    let result = format!(r#"{{"succeeded":{},"new_task_ids":{{{}}}}}"#, ids.len(), new.join(","));
+    worker.say(&frame, &claim, success(&result)).await;
+    ids.len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bulk_command_goes_chunk_by_chunk_and_adds_up() {
+    let node = Node::new().await;
+    let mut worker = node.connect(AGENT, "w1");
+    let issued = node.project.issue(bulk(501)).await.unwrap();
+    assert_eq!(issued.progress.unwrap().total, 501);
+    for expected in [250, 250, 1] {
+        assert_eq!(serve_chunk(&mut worker).await, expected);
+    }
+    let done = node.until(issued.id, Status::Succeeded).await;
+    let progress = done.progress.unwrap();
+    assert_eq!((progress.succeeded, progress.pending), (501, 0));
+    let result: serde_json::Value = serde_json::from_str(&done.result.unwrap()).unwrap();
+    assert_eq!((&result["requested"], &result["succeeded"]), (&501.into(), &501.into()));
+    let ids = commands::chunk_ids(&node.store, PROJECT, issued.id).await.unwrap();
+    assert_eq!(ids.len(), 3);
+    assert_eq!(ids[2].1.succeeded["t500"], "new-t500");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_chunk_does_not_stop_the_next() {
+    let node = Node::new().await;
+    let mut worker = node.connect(AGENT, "w1");
+    let issued = node.project.issue(bulk(300)).await.unwrap();
+    let (frame, claim) = worker.next().await.unwrap().written();
+    worker.say(&frame, &claim, failure("no broker")).await;
+    assert_eq!(serve_chunk(&mut worker).await, 50);
+    let done = node.until(issued.id, Status::Failed).await;
+    assert_eq!(done.error.as_deref(), Some("no broker"));
+    let progress = done.progress.unwrap();
+    assert_eq!((progress.failed, progress.succeeded), (250, 50));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chunk_that_times_out_ends_the_command_and_skips_the_rest() {
+    let mut node = Node::new().await;
+    let mut worker = node.connect(AGENT, "w1");
+    let issued = node.project.issue(bulk(600)).await.unwrap();
+    serve_chunk(&mut worker).await;
+    worker.next().await.unwrap().written();
+    node.restart().await;
+    let ended = node.until(issued.id, Status::TimedOut).await;
+    let progress = ended.progress.unwrap();
+    assert_eq!((progress.succeeded, progress.skipped, progress.pending), (250, 350, 0));
+    assert!(worker.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bulk_command_goes_on_after_a_restart_between_chunks() {
+    let mut node = Node::new().await;
+    let mut worker = node.connect(AGENT, "w1");
+    let issued = node.project.issue(bulk(300)).await.unwrap();
+    let got = worker.next().await.unwrap();
+    let (frame, claim) = got.written();
+    node.restart().await;
+    worker.project = node.project.clone();
+    worker.say(&frame, &claim, success(r#"{"succeeded":250}"#)).await;
+    assert_eq!(serve_chunk(&mut worker).await, 50);
+    node.until(issued.id, Status::Succeeded).await;
+}
