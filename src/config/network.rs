@@ -1,0 +1,118 @@
+//! Networks by prefix, and the public URL.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+/// An address or a network, such as `10.0.0.0/8`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    base: IpAddr,
+    prefix: u8,
+}
+
+/// A text that is neither an address nor a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an IP address or network")]
+pub struct BadNetwork;
+
+impl Network {
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        let (base, ip) = (bits(self.base), bits(ip.to_canonical()));
+        let shift = 128 - u32::from(self.prefix) - if ip.1 { 96 } else { 0 };
+        base.1 == ip.1 && base.0.checked_shr(shift).unwrap_or(0) == ip.0.checked_shr(shift).unwrap_or(0)
+    }
+}
+
+/// The address as a number, and whether it is version 4.
+fn bits(ip: IpAddr) -> (u128, bool) {
+    match ip {
+        IpAddr::V4(ip) => (u32::from(ip).into(), true),
+        IpAddr::V6(ip) => (u128::from(ip), false),
+    }
+}
+
+impl FromStr for Network {
+    type Err = BadNetwork;
+    fn from_str(text: &str) -> Result<Self, BadNetwork> {
+        let (base, prefix) = text.split_once('/').map_or((text, None), |(base, prefix)| (base, Some(prefix)));
+        let base: IpAddr = base.parse().map_err(|_| BadNetwork)?;
+        let longest = if base.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            None => longest,
+            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().map_err(|_| BadNetwork)?,
+            Some(_) => return Err(BadNetwork),
+        };
+        if prefix > longest { Err(BadNetwork) } else { Ok(Self { base, prefix }) }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.base, self.prefix)
+    }
+}
+
+pub(super) fn parse_list(text: &str) -> Option<Vec<Network>> {
+    text.split(',').map(|part| part.trim().parse().ok()).collect()
+}
+
+/// Scheme and authority, without a path: also an `Origin` as browsers write it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl {
+    https: bool,
+    authority: String,
+}
+
+impl PublicUrl {
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.strip_suffix('/').unwrap_or(text);
+        let (https, authority) = match text.split_once("://")? {
+            ("http", authority) => (false, authority),
+            ("https", authority) => (true, authority),
+            _ => return None,
+        };
+        let plain = authority.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b));
+        (plain && !authority.is_empty()).then(|| Self { https, authority: authority.to_lowercase() })
+    }
+
+    pub fn plain(address: SocketAddr) -> Self {
+        Self { https: false, authority: address.to_string() }
+    }
+
+    pub const fn is_https(&self) -> bool {
+        self.https
+    }
+}
+
+impl fmt::Display for PublicUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", if self.https { "https" } else { "http" }, self.authority)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_contains_its_addresses_and_no_other() {
+        for (network, ip, inside) in [
+            ("10.0.0.0/8", "10.200.3.4", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("127.0.0.1", "127.0.0.1", true),
+            ("127.0.0.1", "127.0.0.2", false),
+            ("0.0.0.0/0", "8.8.8.8", true),
+            ("0.0.0.0/0", "::1", false),
+            ("::/0", "::1", true),
+            ("fd00::/8", "fd12::1", true),
+            ("10.0.0.0/8", "::ffff:10.1.2.3", true),
+        ] {
+            let parsed: Network = network.parse().expect("a network");
+            assert_eq!(parsed.contains(ip.parse().expect("an address")), inside, "{network} {ip}");
+        }
+        for bad in ["", "10.0.0.0/33", "10.0.0/8", "10.0.0.0/+8", "localhost", "::/129"] {
+            assert_eq!(bad.parse::<Network>(), Err(BadNetwork), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The HTTP edge: the route table, the layers, one file per resource. It holds no business rule.
+//!
+//! ```text
+//! app        what every handler can reach
+//! resources  the list of resources; route: who may call what, as data
+//! layers     request ids, panics, the error envelope, headers: around everything
+//! auth       who is calling; guard: enforces the route table
+//! extract    typed, strict ways into a request
+//! error      the one error and its one mapping
+//! audit      what account changes leave in the ledger
+//! presence   what agents said about themselves
+//! ```
+//! The remaining modules are resources.
+
+pub mod agents;
+pub mod api_keys;
+pub mod app;
+pub mod audit;
+pub mod auth;
+pub mod error;
+pub mod extract;
+pub mod health;
+pub mod layers;
+pub mod login;
+pub mod memberships;
+pub mod metrics;
+pub mod openapi;
+pub mod presence;
+pub mod projects;
+pub mod resources;
+pub mod route;
+pub mod sessions;
+pub mod users;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, from_fn_with_state};
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use app::App;
+use error::ApiError;
+
+/// Largest request body but for agents' uploads (contract D24).
+pub const BODY_MAX: usize = 1024 * 1024;
+/// Largest upload of a long-poll agent (contract D24).
+pub const UPLOAD_MAX: usize = 8 * 1024 * 1024;
+
+fn routes() -> OpenApiRouter<App> {
+    resources::RESOURCES
+        .iter()
+        .fold(OpenApiRouter::with_openapi(openapi::frame()), |router, resource| router.merge((resource.router)()))
+}
+
+/// The OpenAPI document of every route.
+pub fn document() -> OpenApi {
+    openapi::finish(routes().into_openapi())
+}
+
+/// The whole edge.
+pub fn router(app: App) -> Router {
+    let (router, document) = routes().split_for_parts();
+    let document = openapi::finish(document).to_json().unwrap_or_default();
+    app.openapi.get_or_init(|| document);
+    router
+        .fallback(async || ApiError::NotFound("route"))
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed { allow: String::new() })
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(from_fn_with_state(app.clone(), auth::guard::guard))
+        .layer(from_fn(layers::envelope))
+        .with_state(app)
+}

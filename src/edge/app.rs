@@ -1,0 +1,59 @@
+//! What every handler can reach.
+
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
+
+use actors::{Clock, Directory};
+use cql::Store;
+use domain::secret::MasterSecret;
+
+use super::auth::password::Passwords;
+use super::auth::throttle::Throttle;
+use crate::config::Config;
+use crate::store::Opened;
+
+/// The shared state of the edge; cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Shared>);
+
+pub struct Shared {
+    pub store: Arc<dyn Store>,
+    /// The same store, with what only its engine can say.
+    pub opened: Opened,
+    pub clock: Clock,
+    pub config: Config,
+    pub master: MasterSecret,
+    /// Who is connected to this node.
+    pub directory: Directory,
+    pub passwords: Passwords,
+    pub logins: Throttle,
+    /// Serialises the count of failed logins, which is read, changed and written.
+    pub failures: tokio::sync::Mutex<()>,
+    /// The OpenAPI document as served; rendered once with the router.
+    pub openapi: OnceLock<String>,
+}
+
+impl Deref for App {
+    type Target = Shared;
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl App {
+    pub fn new(opened: Opened, clock: Clock, config: Config, master: MasterSecret, directory: Directory) -> Self {
+        let logins = Throttle::per_minute(config.login_limit_per_minute);
+        Self(Arc::new(Shared {
+            store: Arc::clone(&opened.store),
+            opened,
+            clock,
+            master,
+            directory,
+            passwords: Passwords::new(),
+            logins,
+            failures: tokio::sync::Mutex::new(()),
+            openapi: OnceLock::new(),
+            config,
+        }))
+    }
+}

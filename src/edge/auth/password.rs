@@ -1,0 +1,138 @@
+//! Password hashes and what a password must be.
+//!
+//! A hash costs 19 MiB and some tens of milliseconds, so only a few are computed at a time, off the threads
+//! that serve requests.
+
+use std::sync::Arc;
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use argon2::{Algorithm, Argon2, Params, Version};
+use tokio::sync::Semaphore;
+
+use crate::edge::error::{ApiError, ApiResult};
+
+pub const LENGTH_MIN: usize = 12;
+pub const LENGTH_MAX: usize = 256;
+/// Of lower case, upper case, digits and anything else.
+pub const CLASSES_MIN: usize = 3;
+
+const MEMORY_KIB: u32 = 19 * 1024;
+const PASSES: u32 = 2;
+const AT_A_TIME: usize = 2;
+
+/// Compared when there is no such user, so that both cases take the same time. The hash of no password.
+const NOBODY: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+/// The bounded pool of hash computations.
+pub struct Passwords {
+    permits: Arc<Semaphore>,
+}
+
+impl Default for Passwords {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Passwords {
+    pub fn new() -> Self {
+        Self { permits: Arc::new(Semaphore::new(AT_A_TIME)) }
+    }
+
+    /// The hash of a new password, as a PHC string.
+    pub async fn hash(&self, password: &str) -> ApiResult<String> {
+        let password = password.to_owned();
+        self.compute(move || {
+            let hash = hasher().hash_password(password.as_bytes()).map_err(|error| error.to_string())?;
+            Ok(hash.to_string())
+        })
+        .await
+    }
+
+    /// Whether a password fits a stored hash; `None` stands for a user who does not exist.
+    pub async fn verify(&self, password: &str, hash: Option<&str>) -> ApiResult<bool> {
+        let (password, exists) = (password.to_owned(), hash.is_some());
+        let hash = hash.unwrap_or(NOBODY).to_owned();
+        self.compute(move || {
+            let hash = PasswordHash::new(&hash).map_err(|error| error.to_string())?;
+            Ok(hasher().verify_password(password.as_bytes(), &hash).is_ok() && exists)
+        })
+        .await
+    }
+
+    async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, String> + Send + 'static,
+    ) -> ApiResult<T> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let permit = permit.map_err(|error| ApiError::Internal(Box::new(error)))?;
+        let done = tokio::task::spawn_blocking(move || {
+            let result = work();
+            drop(permit); // with the thread, not with a caller who went away
+            result
+        });
+        done.await.map_err(|error| ApiError::Internal(Box::new(error)))?.map_err(|text| ApiError::Internal(text.into()))
+    }
+}
+
+fn hasher() -> Argon2<'static> {
+    let params = Params::new(MEMORY_KIB, PASSES, 1, None).expect("the parameters are in argon2's range");
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+}
+
+/// What is wrong with a new password, in a sentence.
+pub fn weakness(password: &str) -> Option<String> {
+    let length = password.chars().count();
+    if !(LENGTH_MIN..=LENGTH_MAX).contains(&length) {
+        return Some(format!("The password should have {LENGTH_MIN} to {LENGTH_MAX} characters"));
+    }
+    let lower = password.chars().any(char::is_lowercase);
+    let upper = password.chars().any(char::is_uppercase);
+    let digit = password.chars().any(|c| c.is_ascii_digit());
+    let other = password.chars().any(|c| !c.is_lowercase() && !c.is_uppercase() && !c.is_ascii_digit());
+    let classes = [lower, upper, digit, other].into_iter().filter(|has| *has).count();
+    (classes < CLASSES_MIN)
+        .then(|| format!("The password should have {CLASSES_MIN} of: lower case, upper case, digits, other characters"))
+}
+
+/// A new password that passes, with 120 bits of chance.
+pub fn generate() -> String {
+    const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    let random = domain::id::random::<24>();
+    let letters: String = random.iter().map(|byte| LETTERS[usize::from(byte % 32)] as char).collect();
+    let groups: Vec<&str> = (0..4).map(|n| &letters[n * 6..n * 6 + 6]).collect();
+    format!("{}-Q7", groups.join("-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_of_four_classes_and_twelve_characters_are_needed() {
+        for (password, strong) in [
+            ("Short1!", false),
+            ("alllowercaseletters", false),
+            ("lowercase123456", false),
+            ("Lowercase123456", true),
+            ("lower-case-12345", true),
+            ("ÄÖÜäöü-1234-x", true),
+        ] {
+            assert_eq!(weakness(password).is_none(), strong, "{password}");
+        }
+        assert_eq!(weakness(&generate()), None);
+        assert_ne!(generate(), generate());
+    }
+
+    #[tokio::test]
+    async fn a_hash_fits_its_password_and_nobody_fits_any() {
+        let passwords = Passwords::new();
+        let hash = passwords.hash("Lowercase123456").await.expect("hashed");
+        assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
+        assert!(passwords.verify("Lowercase123456", Some(&hash)).await.expect("verified"));
+        assert!(!passwords.verify("lowercase123456", Some(&hash)).await.expect("verified"));
+        assert!(!passwords.verify("", None).await.expect("verified"));
+    }
+}

@@ -1,0 +1,50 @@
+//! A JSON body.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
+use serde_json::Value;
+
+use super::fields::{Fields, FromFields};
+use super::strict;
+use crate::edge::BODY_MAX;
+use crate::edge::error::{ApiError, Problem};
+
+/// A JSON object that fits `T` and has nothing else.
+#[derive(Debug)]
+pub struct Body<T>(pub T);
+
+impl<S: Send + Sync, T: FromFields> FromRequest<S> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        if !is_json(request.headers()) {
+            return Err(ApiError::NotJson);
+        }
+        let bytes = read(request, state, BODY_MAX).await?;
+        match strict::parse(&bytes).map_err(ApiError::invalid)? {
+            Value::Object(members) => Fields::of_body(members).read().map(Self),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+                Err(ApiError::invalid(Problem::new("model_type", &["body"], "Input should be a valid object")))
+            }
+        }
+    }
+}
+
+/// The whole body; `limit` is what the route's body limit was set to.
+pub async fn read<S: Send + Sync>(request: Request, state: &S, limit: usize) -> Result<Bytes, ApiError> {
+    Bytes::from_request(request, state).await.map_err(|rejection| {
+        if rejection.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
+            ApiError::TooLarge { limit }
+        } else {
+            ApiError::BadRequest { code: "bad_request", message: "the request body could not be read".to_owned() }
+        }
+    })
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(kind) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
+    let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}

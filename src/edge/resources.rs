@@ -1,0 +1,23 @@
+//! The list of resources: one file each, with its routes and its rows in the route table.
+
+use utoipa_axum::router::OpenApiRouter;
+
+use super::app::App;
+use super::route::Route;
+use super::{agents, api_keys, health, login, memberships, metrics, openapi, projects, sessions, users};
+
+/// One resource of the API.
+pub struct Resource {
+    pub routes: &'static [Route],
+    pub router: fn() -> OpenApiRouter<App>,
+}
+
+macro_rules! resources {
+    ($($module:ident),+ $(,)?) => {
+        &[$(Resource { routes: $module::ROUTES, router: $module::router }),+]
+    };
+}
+
+/// Adding a resource is adding its file and its name here.
+pub static RESOURCES: &[Resource] =
+    resources![health, metrics, openapi, login, sessions, api_keys, users, projects, memberships, agents,];
