@@ -6,7 +6,6 @@ import uuid
 import pytest
 
 from harness.agent import Agent, succeed_everything
-from harness.celery import Worker
 from harness.client import Client, Project
 from harness.redis import Redis
 from harness.server import ADMIN_EMAIL, ADMIN_PASSWORD, Server, binary
@@ -145,18 +144,3 @@ def redis():
     one = Redis().start()
     yield one
     one.stop()
-
-
-@pytest.fixture
-def workers(server, project):
-    """Starts real Celery workers for one test: `workers(redis, minted, pool="solo")`."""
-    running = []
-
-    def start(redis, minted=None, **more):
-        worker = Worker(redis, server, project, minted or project.mint(), **more)
-        running.append(worker)
-        return worker.start()
-
-    yield start
-    for worker in running:
-        worker.stop()

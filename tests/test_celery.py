@@ -8,9 +8,9 @@ from datetime import datetime
 import pytest
 from celery import Celery, chain, group
 
-from harness.celery import Worker
 from harness.client import Project, text_of
 from harness.wait import eventually, never
+from harness.worker import CeleryWorker
 
 pytestmark = pytest.mark.celery
 ENDS = ("succeeded", "failed", "cancelled")
@@ -34,7 +34,7 @@ class Shop:
         self.redis = redis
         self.project = Project.create(admin)
         self.minted = self.project.mint()
-        self.worker = Worker(redis, server, self.project, self.minted, **worker)
+        self.worker = CeleryWorker(redis, server, self.project, self.minted, **worker)
         self.app = producer(redis)
 
     def send(self, name, *args, **kwargs):
@@ -293,8 +293,8 @@ def test_two_workers_on_one_broker_count_once(server, admin):
 
     redis = Redis().start()
     shop = Shop(server, admin, redis, name="a")
-    second = Worker(redis, server, shop.project, shop.minted, name="b")
-    third = Worker(redis, server, shop.project, shop.project.mint(), name="c", concurrency=1)
+    second = CeleryWorker(redis, server, shop.project, shop.minted, name="b")
+    third = CeleryWorker(redis, server, shop.project, shop.project.mint(), name="c", concurrency=1)
     try:
         for worker in (shop.worker, second, third):
             worker.start(wait=False)
