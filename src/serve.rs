@@ -2,12 +2,15 @@
 
 use std::future::IntoFuture as _;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use actors::{Clock, Directory};
+use actors::{Clock, Mesh, MeshConfig};
 use anyhow::Context as _;
+use domain::id::NodeId;
+use domain::id::address::Layout;
+use domain::ledger::Terms;
 use domain::secret::MasterSecret;
-use domain::wire::CloseCode;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +23,9 @@ use crate::{edge, master, store, telemetry};
 /// Requests that run longer than this are cut off at shutdown.
 const DRAIN: Duration = Duration::from_secs(20);
 const TIDY_EVERY: Duration = Duration::from_secs(5);
+/// Tasks are dealt out among so many recorders; each shares its commits among all that waits for it.
+const RECORDERS: usize = 4;
+const DAY_SECS: i64 = 86_400;
 
 /// A server that has its store and secret, and is not serving yet.
 pub struct Ready {
@@ -43,48 +49,65 @@ pub async fn prepare(config: &Config) -> anyhow::Result<Ready> {
     Ok(Ready { opened, master, clock, start })
 }
 
-/// Serves until `shutdown` is cancelled, then lets running requests end.
+/// Starts the node's actors.
+pub async fn mesh(config: &Config, ready: &Ready) -> anyhow::Result<Mesh> {
+    let alone = matches!(config.store, StoreConfig::Embedded);
+    let terms = Terms {
+        command_timeout_secs: u32::try_from(config.command_timeout.as_secs())?,
+        bulk_limit_per_minute: config.bulk_limit_per_minute,
+    };
+    let started = Mesh::start(MeshConfig {
+        store: Arc::clone(&ready.opened.store),
+        clock: ready.clock.clone(),
+        node: NodeId::mint(ready.clock.now()),
+        alone,
+        recorders: RECORDERS,
+        layout: if alone { Layout::Day } else { Layout::Hour },
+        retention_secs: i64::from(config.retention_days) * DAY_SECS,
+        terms,
+        master: ready.master.clone(),
+    });
+    Ok(started.await?)
+}
+
+/// Serves until `shutdown` is cancelled, then lets sessions and requests end and makes everything durable.
 pub async fn serve(
     config: Config,
     ready: Ready,
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let Ready { opened, master, clock, start: _ } = ready;
-    let directory = Directory::default();
-    let app = App::new(opened.clone(), clock, config, master, directory.clone());
+    let mesh = mesh(&config, &ready).await?;
+    let Ready { opened, master, clock: _, start: _ } = ready;
+    let app = App::new(opened.clone(), config, master, mesh.clone());
     let router = edge::router(app).into_make_service_with_connect_info::<SocketAddr>();
-    let tidy = tokio::spawn(async {
-        let mut every = tokio::time::interval(TIDY_EVERY);
-        loop {
-            every.tick().await;
-            telemetry::tidy_metrics();
-        }
-    });
+    let tidy = tokio::spawn(tidy_metrics());
     let asked = shutdown.clone();
     let server = axum::serve(listener, router).with_graceful_shutdown(async move { asked.cancelled().await });
     let mut server = tokio::spawn(server.into_future());
-    let ended = tokio::select! {
-        ended = &mut server => Some(ended),
-        () = shutdown.cancelled() => None,
+    tokio::select! {
+        ended = &mut server => return Ok(ended??),
         () = opened.broken() => anyhow::bail!("the store cannot go on; start the server again"),
-    };
-    if ended.is_none() {
-        tracing::info!("draining");
-        directory.close_all(CloseCode::ServerShutdown);
+        () = shutdown.cancelled() => tracing::info!("draining"),
     }
-    let ended = match ended {
-        Some(ended) => Ok(ended),
-        None => tokio::time::timeout(DRAIN, &mut server).await,
-    };
+    // The listener is closed by now; sessions and requests end side by side.
+    let (requests, ()) = tokio::join!(tokio::time::timeout(DRAIN, &mut server), mesh.shutdown());
     tidy.abort();
     opened.close().await;
-    match ended {
+    match requests {
         Ok(ended) => Ok(ended??),
         Err(_) => {
             server.abort();
             tracing::warn!("requests were still running after {} s and were cut off", DRAIN.as_secs());
             Ok(())
         }
+    }
+}
+
+async fn tidy_metrics() {
+    let mut every = tokio::time::interval(TIDY_EVERY);
+    loop {
+        every.tick().await;
+        telemetry::tidy_metrics();
     }
 }

@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use cql::Store;
+use cql::engine::cql::{Cql, CqlConfig};
 use cql::engine::fjall::{Fjall, FjallConfig};
 use cql::engine::memory::Memory;
+
+use secrecy::ExposeSecret;
 
 use crate::config::{Config, StoreConfig};
 
@@ -26,6 +29,7 @@ enum Engine {
     /// Nothing on disk: tests.
     Memory,
     Fjall(Fjall),
+    Cql,
 }
 
 impl Opened {
@@ -41,7 +45,7 @@ impl Opened {
     /// Why the engine cannot serve now, if it cannot.
     pub fn unfit(&self) -> Option<&'static str> {
         match &self.engine {
-            Engine::Memory => None,
+            Engine::Memory | Engine::Cql => None,
             Engine::Fjall(fjall) => {
                 let health = fjall.health();
                 if health.poisoned {
@@ -60,7 +64,7 @@ impl Opened {
     /// Resolves when the store cannot go on in this process.
     pub async fn broken(&self) {
         match &self.engine {
-            Engine::Memory => std::future::pending().await,
+            Engine::Memory | Engine::Cql => std::future::pending().await,
             Engine::Fjall(fjall) => fjall.poisoned().await,
         }
     }
@@ -68,7 +72,7 @@ impl Opened {
     /// Answers what waits and refuses new writes.
     pub async fn close(&self) {
         match &self.engine {
-            Engine::Memory => {}
+            Engine::Memory | Engine::Cql => {}
             Engine::Fjall(fjall) => fjall.close().await,
         }
     }
@@ -87,6 +91,14 @@ pub async fn open_store(config: &Config) -> anyhow::Result<Opened> {
                 .with_context(|| format!("cannot open the store in the data folder {}", config.data_dir.display()))?;
             Ok(Opened::fjall(fjall))
         }
-        StoreConfig::Cql(_) => anyhow::bail!("`--store cql` is not built in yet"),
+        StoreConfig::Cql(cql) => {
+            let user = cql.user.clone().map(|user| {
+                (user, cql.password.as_ref().map(|password| password.expose_secret().to_owned()).unwrap_or_default())
+            });
+            let cluster = CqlConfig { user, ..CqlConfig::new(cql.nodes.clone(), cql.keyspace.clone()) };
+            let opened = Cql::open(&cluster).await;
+            let opened = opened.with_context(|| format!("cannot use the cluster at {}", cql.nodes.join(", ")))?;
+            Ok(Opened { store: Arc::new(opened), engine: Engine::Cql })
+        }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Nothing logs arguments, tokens or cookies (contract D29).
 
+use std::io::IsTerminal as _;
 use std::sync::OnceLock;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -17,7 +18,10 @@ const SECONDS: [f64; 12] = [0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0
 /// Starts logging. A second call, as in tests, changes nothing.
 pub fn start(log: &LogConfig) {
     let filter = EnvFilter::new(&log.filter);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     // Only fails when somebody else installed a subscriber, whose choice then counts.
     let _installed = if log.json { builder.json().try_init() } else { builder.try_init() };
     start_metrics();

@@ -153,7 +153,7 @@ pub const SETTINGS: &[Setting] = &[
         .allow("at least 16 characters")
         .says("The bearer token for /metrics. Without it /metrics answers on loopback listeners only."),
     setting(WATCH, "log", "FILTER")
-        .or("info")
+        .or("info,fjall=warn,lsm_tree=warn,scylla=warn")
         .allow("error, warn, info, debug, trace, or directives such as info,actors=debug")
         .says("What is logged, to standard error."),
     setting(WATCH, "log-format", "FORMAT").or("text").allow("text or json").says("How it is logged."),

@@ -4,23 +4,21 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use cql::accounts::{Agent, Role, agent};
-use domain::id::{AgentId, ProjectId};
+use domain::id::AgentId;
+use domain::ledger::entry::TokenKind;
 use domain::secret::Token;
-use domain::time::Timestamp;
-use domain::wire::CloseCode;
 use serde::Serialize;
-use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::app::App;
-use super::audit::{self, Chain, Doer, Note, TokenKind};
+use super::audit::{self, Doer};
 use super::auth::ProjectScope;
 use super::error::{ApiError, ApiResult};
 use super::extract::path::PathId;
 use super::extract::{Body, Fields, FromFields, parse};
 use super::openapi::Errors;
-use super::presence::{self, AgentState};
+use super::presence::{AgentView, agent_state};
 use super::route::Route;
 
 pub const ROUTES: &[Route] = &[
@@ -33,66 +31,14 @@ pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list, mint)).routes(routes!(revoke))
 }
 
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-struct AgentView {
-    #[schema(value_type = String, format = "uuid")]
-    id: AgentId,
-    #[schema(value_type = String, format = "uuid")]
-    project_id: ProjectId,
-    name: String,
-    state: AgentState,
-    protocol_version: String,
-    framework_adapter: String,
-    engine_adapters: Vec<String>,
-    scheduler_adapters: Vec<String>,
-    /// Actions by engine.
-    #[schema(value_type = Object)]
-    capabilities: Value,
-    #[schema(value_type = Option<String>, format = "date-time")]
-    last_seen_at: Option<Timestamp>,
-    #[schema(value_type = Option<String>, format = "date-time")]
-    last_connect_at: Option<Timestamp>,
-    #[schema(value_type = String, format = "date-time")]
-    created_at: Timestamp,
-    is_outdated: bool,
-    host_name: Option<String>,
-    agent_version: Option<String>,
-    #[schema(example = "unknown")]
-    version_status: &'static str,
-}
-
-async fn view(app: &App, agent: &Agent) -> ApiResult<AgentView> {
-    let presence = presence::agent_state(app, agent).await?;
-    Ok(AgentView {
-        id: agent.id,
-        project_id: agent.project,
-        name: agent.name.clone(),
-        state: presence.state,
-        protocol_version: presence.protocol_version,
-        framework_adapter: presence.framework_adapter,
-        engine_adapters: presence.engine_adapters,
-        scheduler_adapters: presence.scheduler_adapters,
-        capabilities: presence.capabilities,
-        last_seen_at: presence.last_seen_at,
-        last_connect_at: presence.last_connect_at,
-        created_at: agent.created_at,
-        is_outdated: false,
-        host_name: presence.host_name,
-        version_status: if presence.agent_version.is_some() { "current" } else { "unknown" },
-        agent_version: presence.agent_version,
-    })
-}
-
 /// The agents of a project that are not revoked.
 #[utoipa::path(get, path = "/api/v1/projects/{slug}/agents", tag = "agents",
     security(("session" = []), ("api_key" = [])), params(("slug" = String, Path)),
     responses((status = 200, body = Vec<AgentView>), Errors))]
 async fn list(State(app): State<App>, scope: ProjectScope) -> ApiResult<Json<Vec<AgentView>>> {
-    let mut views = Vec::new();
-    for agent in agent::of_project(app.store.as_ref(), scope.project_id).await? {
-        views.push(view(&app, &agent).await?);
-    }
-    Ok(Json(views))
+    let mut presences = app.mesh.presence().agents(scope.project_id).await?;
+    let agents = agent::of_project(app.store.as_ref(), scope.project_id).await?;
+    Ok(Json(agents.iter().map(|agent| agent_state(agent, presences.remove(&agent.id))).collect()))
 }
 
 #[derive(Debug, utoipa::ToSchema)]
@@ -137,10 +83,10 @@ async fn mint(
         revoked_at: None,
     };
     agent::create(app.store.as_ref(), &agent).await?;
-    let minted = Note::TokenMinted { token: TokenKind::Agent, id: agent.id.uuid(), name: agent.name.clone() };
-    audit::note(&app, Chain::Project(scope.project_id), Doer::from(&scope.caller), minted).await;
+    let minted = audit::minted(TokenKind::Agent, agent.id.uuid(), &agent.name);
+    audit::note(&app, scope.project_id, Doer::from(&scope.caller), minted).await;
     let body = Minted {
-        agent: view(&app, &agent).await?,
+        agent: agent_state(&agent, None),
         token: token.expose().to_owned(),
         hmac_secret: app.master.project_secret(scope.project_id).to_text().to_string(),
     };
@@ -156,9 +102,9 @@ async fn revoke(State(app): State<App>, scope: ProjectScope, PathId(id): PathId<
     let agent = agent::get(app.store.as_ref(), scope.project_id, id).await?.ok_or(ApiError::NotFound("agent"))?;
     if agent.revoked_at.is_none() {
         agent::revoke(app.store.as_ref(), &agent, app.clock.now()).await?;
-        let revoked = Note::TokenRevoked { token: TokenKind::Agent, id: agent.id.uuid(), name: agent.name };
-        audit::note(&app, Chain::Project(scope.project_id), Doer::from(&scope.caller), revoked).await;
+        let revoked = audit::revoked(TokenKind::Agent, agent.id.uuid(), &agent.name);
+        audit::note(&app, scope.project_id, Doer::from(&scope.caller), revoked).await;
     }
-    app.directory.close_agent(id, CloseCode::Revoked);
+    app.mesh.close_agent(id);
     Ok(StatusCode::NO_CONTENT)
 }

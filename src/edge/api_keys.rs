@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use cql::accounts::{ApiKey, api_key, membership, project};
 use domain::id::{ApiKeyId, ProjectId};
+use domain::ledger::entry::TokenKind;
 use domain::secret::Token;
 use domain::time::Timestamp;
 use serde::Serialize;
@@ -13,7 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::app::App;
-use super::audit::{self, Chain, Doer, Note, TokenKind};
+use super::audit::{self, Doer};
 use super::auth::{Caller, Via, scope};
 use super::error::{ApiError, ApiResult, Problem};
 use super::extract::path::PathId;
@@ -178,14 +179,14 @@ async fn create(
         last_used_ip: None,
     };
     api_key::put(app.store.as_ref(), &key).await?;
-    let minted = Note::TokenMinted { token: TokenKind::ApiKey, id: key.id.uuid(), name: key.name.clone() };
+    let minted = audit::minted(TokenKind::ApiKey, key.id.uuid(), &key.name);
     audit::note(&app, chain(&key), Doer::from(&caller), minted).await;
     let token = token.expose().to_owned();
     Ok((StatusCode::CREATED, Json(NewKey { key: view(&app, key).await?, token })))
 }
 
-fn chain(key: &ApiKey) -> Chain {
-    key.project.map_or(Chain::System, Chain::Project)
+fn chain(key: &ApiKey) -> ProjectId {
+    key.project.unwrap_or(audit::SYSTEM)
 }
 
 /// Unknown scopes, and those that the caller cannot give.
@@ -261,7 +262,7 @@ async fn change(
 async fn revoke(State(app): State<App>, caller: Caller, PathId(id): PathId<ApiKeyId>) -> ApiResult<StatusCode> {
     let key = own_key(&app, &caller, id).await?;
     end(&app, &key, "revoked by its user").await?;
-    let revoked = Note::TokenRevoked { token: TokenKind::ApiKey, id: key.id.uuid(), name: key.name.clone() };
+    let revoked = audit::revoked(TokenKind::ApiKey, key.id.uuid(), &key.name);
     audit::note(&app, chain(&key), Doer::from(&caller), revoked).await;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
-use actors::{Clock, Directory};
+use actors::{Clock, Mesh};
 use cql::Store;
 use domain::secret::MasterSecret;
 
@@ -23,8 +23,8 @@ pub struct Shared {
     pub clock: Clock,
     pub config: Config,
     pub master: MasterSecret,
-    /// Who is connected to this node.
-    pub directory: Directory,
+    /// Every actor; the only way to change what they own.
+    pub mesh: Mesh,
     pub passwords: Passwords,
     pub logins: Throttle,
     /// Serialises the count of failed logins, which is read, changed and written.
@@ -41,14 +41,14 @@ impl Deref for App {
 }
 
 impl App {
-    pub fn new(opened: Opened, clock: Clock, config: Config, master: MasterSecret, directory: Directory) -> Self {
+    pub fn new(opened: Opened, config: Config, master: MasterSecret, mesh: Mesh) -> Self {
         let logins = Throttle::per_minute(config.login_limit_per_minute);
         Self(Arc::new(Shared {
             store: Arc::clone(&opened.store),
             opened,
-            clock,
+            clock: mesh.clock().clone(),
             master,
-            directory,
+            mesh,
             passwords: Passwords::new(),
             logins,
             failures: tokio::sync::Mutex::new(()),

@@ -1,98 +1,82 @@
-//! What account changes leave in a ledger (contract D25): the only place that writes such notes.
+//! What account changes leave in a ledger (contract D25): the only place of the edge that writes such notes.
 //!
 //! Logins, users and projects that come into being belong to the system chain; everything else to its project's.
 
-use std::net::IpAddr;
-
+use domain::command::{Actor, Source};
 use domain::id::{ProjectId, UserId};
+use domain::ledger::entry::{Login, ProjectChange, ProjectChanged, RefusedAction, RoleChanged, Token, TokenKind};
+use domain::ledger::{Json, Kind, Proposal};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::app::App;
-use super::auth::{Caller, Client, ProjectScope};
+use super::auth::{Caller, Client, ProjectScope, Via};
 use super::error::Denied;
 use super::route::Route;
 
-/// Which chain a note goes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Chain {
-    System,
-    Project(ProjectId),
-}
-
-/// What happened.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Note {
-    Login {
-        user: Option<UserId>,
-        success: bool,
-        reason: Option<&'static str>,
-    },
-    TokenMinted {
-        token: TokenKind,
-        id: Uuid,
-        name: String,
-    },
-    TokenRevoked {
-        token: TokenKind,
-        id: Uuid,
-        name: String,
-    },
-    /// A role in a project, or on the system chain the account itself. `None` is no role.
-    RoleChanged {
-        user: UserId,
-        before: Option<&'static str>,
-        after: Option<&'static str>,
-    },
-    ProjectChanged {
-        change: ProjectChange,
-        slug: String,
-        members: Value,
-    },
-    Refused {
-        action: String,
-        have: String,
-        need: String,
-    },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TokenKind {
-    Agent,
-    ApiKey,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProjectChange {
-    Created,
-    Updated,
-    Archived,
-}
+/// The chain of what belongs to no project.
+pub const SYSTEM: ProjectId = ProjectId::NIL;
 
 /// Who did it, and from where.
 #[derive(Clone, Debug)]
 pub struct Doer {
-    /// `None` for somebody who is not known (yet): a failed login, the command line.
-    pub user: Option<UserId>,
-    pub ip: Option<IpAddr>,
-    pub user_agent: Option<String>,
+    pub actor: Actor,
+    pub source: Source,
 }
 
 impl From<&Caller> for Doer {
     fn from(caller: &Caller) -> Self {
-        Self { user: Some(caller.user_id()), ..Self::from(&caller.client) }
+        let user = caller.user_id();
+        let actor = match &caller.via {
+            Via::Session { .. } => Actor::User(user),
+            Via::Key { id, .. } => Actor::ApiKey { key: *id, user },
+        };
+        Self { actor, source: source(&caller.client) }
     }
 }
 
-impl From<&Client> for Doer {
-    fn from(client: &Client) -> Self {
-        Self { user: None, ip: Some(client.ip), user_agent: client.user_agent.clone() }
+impl Doer {
+    /// Somebody at the login form, known only after a success.
+    pub fn at_login(client: &Client, user: Option<UserId>) -> Self {
+        Self { actor: user.map_or(Actor::Anonymous, Actor::User), source: source(client) }
     }
 }
 
-/// Notes something. The change itself is done by now, so a failure here is logged and not answered.
-pub async fn note(_app: &App, chain: Chain, doer: Doer, note: Note) {
-    tracing::info!(?chain, user = ?doer.user, ip = ?doer.ip, ?note, "account change");
+/// Where a request came from, as entries keep it.
+pub fn source(client: &Client) -> Source {
+    Source { ip: Some(client.ip.to_string()), user_agent: client.user_agent.clone() }
+}
+
+/// Notes something in a project's chain or the system's. The change itself is done by now, so a note that
+/// cannot be written is logged and not answered.
+pub async fn note(app: &App, chain: ProjectId, doer: Doer, kind: Kind) {
+    let what = kind.as_str();
+    let proposal = Proposal { actor: doer.actor, source: doer.source, kind };
+    if let Err(error) = app.mesh.note(chain, proposal).await {
+        tracing::error!(project.id = %chain, what, error = %error, "audit note not written");
+    }
+}
+
+/// A login that failed, or with no reason succeeded.
+pub fn login(user: Option<UserId>, reason: Option<&str>) -> Kind {
+    Kind::Login(Login { user, success: reason.is_none(), reason: reason.map(str::to_owned) })
+}
+
+pub fn minted(token: TokenKind, id: Uuid, name: &str) -> Kind {
+    Kind::TokenMinted(Token { token, id, name: name.to_owned() })
+}
+
+pub fn revoked(token: TokenKind, id: Uuid, name: &str) -> Kind {
+    Kind::TokenRevoked(Token { token, id, name: name.to_owned() })
+}
+
+/// A role in a project, or on the system chain the standing of an account. `None` is no role.
+pub fn role_changed(user: UserId, before: Option<&str>, after: Option<&str>) -> Kind {
+    Kind::RoleChanged(RoleChanged { user, before: before.map(str::to_owned), after: after.map(str::to_owned) })
+}
+
+pub fn project_changed(change: ProjectChange, slug: &str, members: &Value) -> Kind {
+    Kind::ProjectChanged(ProjectChanged { change, slug: slug.to_owned(), members: Json::from(members) })
 }
 
 /// A member asked for more than the role allows.
@@ -109,6 +93,6 @@ pub async fn refused(app: &App, scope: &ProjectScope, route: &Route, denied: &De
         | Denied::AddressNotAllowed
         | Denied::ProjectInactive => return,
     };
-    let refused = Note::Refused { action: route.action(), have: scope.role.as_str().to_owned(), need: need.to_owned() };
-    note(app, Chain::Project(scope.project_id), Doer::from(&scope.caller), refused).await;
+    let refused = RefusedAction { action: route.action(), have: scope.role.as_str().to_owned(), need: need.to_owned() };
+    note(app, scope.project_id, Doer::from(&scope.caller), Kind::Refused(refused)).await;
 }

@@ -17,7 +17,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::app::App;
-use super::audit::{self, Chain, Doer, Note};
+use super::audit::{self, Doer};
 use super::auth::guard::same_origin;
 use super::auth::{Caller, Client, SESSION_SECS, Via, cookie, password};
 use super::error::{ApiError, ApiResult, Problem};
@@ -93,16 +93,16 @@ async fn log_in(
     let user = match attempt(&app, &request).await? {
         Ok(user) => user,
         Err((user, reason)) => {
-            let failed = Note::Login { user, success: false, reason: Some(reason) };
-            audit::note(&app, Chain::System, Doer::from(&client), failed).await;
+            let doer = Doer::at_login(&client, None);
+            audit::note(&app, audit::SYSTEM, doer, audit::login(user, Some(reason))).await;
             tokio::time::sleep_until(started + FAILURE_TAKES).await;
             return Err(ApiError::Unauthenticated { message: "invalid_credentials", reason: None });
         }
     };
     let secret = cookie::mint_secret();
     open(&app, &user, &secret, &client).await?;
-    let doer = Doer { user: Some(user.id), ..Doer::from(&client) };
-    audit::note(&app, Chain::System, doer, Note::Login { user: Some(user.id), success: true, reason: None }).await;
+    let doer = Doer::at_login(&client, Some(user.id));
+    audit::note(&app, audit::SYSTEM, doer, audit::login(Some(user.id), None)).await;
     let body = LoggedIn {
         user: UserView::from(&user),
         mfa_required: false,

@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::app::App;
-use super::audit::{self, Chain, Doer, Note};
+use super::audit::{self, Doer};
 use super::auth::ProjectScope;
 use super::error::{ApiError, ApiResult};
 use super::extract::path::PathId;
@@ -120,8 +120,8 @@ async fn create(
 }
 
 async fn changed(app: &App, scope: &ProjectScope, user: UserId, before: Option<Role>, after: Option<Role>) {
-    let note = Note::RoleChanged { user, before: before.map(Role::as_str), after: after.map(Role::as_str) };
-    audit::note(app, Chain::Project(scope.project_id), Doer::from(&scope.caller), note).await;
+    let note = audit::role_changed(user, before.map(Role::as_str), after.map(Role::as_str));
+    audit::note(app, scope.project_id, Doer::from(&scope.caller), note).await;
 }
 
 async fn find(app: &App, project: ProjectId, id: MembershipId) -> ApiResult<Membership> {

@@ -1,57 +1,68 @@
-//! What an agent said about itself and whether it is connected.
+//! Agents as everyone sees them: what was minted, and what their processes said of themselves.
 
+use actors::presence::{AgentPresence, OnlineState};
 use cql::accounts::Agent;
+use domain::id::{AgentId, ProjectId};
 use domain::time::Timestamp;
 use serde::Serialize;
-use serde_json::{Value, json};
 
-use super::app::App;
-use super::error::ApiResult;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AgentState {
-    Online,
-    Offline,
-    /// It never connected.
-    Unknown,
-}
-
-/// The facts of an agent's newest hello, and its state.
-#[derive(Clone, Debug)]
-pub struct AgentPresence {
-    pub state: AgentState,
-    pub protocol_version: String,
-    pub framework_adapter: String,
-    pub engine_adapters: Vec<String>,
-    pub scheduler_adapters: Vec<String>,
+/// An agent's row.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct AgentView {
+    #[schema(value_type = String, format = "uuid")]
+    id: AgentId,
+    #[schema(value_type = String, format = "uuid")]
+    project_id: ProjectId,
+    name: String,
+    /// `online`, `offline`, or `unknown` when it never connected.
+    #[schema(example = "online")]
+    state: &'static str,
+    #[schema(example = "2")]
+    protocol_version: String,
+    #[schema(example = "bare")]
+    framework_adapter: String,
+    #[schema(example = json!(["celery"]))]
+    engine_adapters: Vec<String>,
+    scheduler_adapters: Vec<String>,
     /// Actions by engine.
-    pub capabilities: Value,
-    pub last_seen_at: Option<Timestamp>,
-    pub last_connect_at: Option<Timestamp>,
-    pub host_name: Option<String>,
-    pub agent_version: Option<String>,
+    #[schema(value_type = std::collections::HashMap<String, Vec<String>>)]
+    capabilities: std::collections::BTreeMap<String, Vec<String>>,
+    #[schema(value_type = Option<String>, format = "date-time")]
+    last_seen_at: Option<Timestamp>,
+    #[schema(value_type = Option<String>, format = "date-time")]
+    last_connect_at: Option<Timestamp>,
+    #[schema(value_type = String, format = "date-time")]
+    created_at: Timestamp,
+    is_outdated: bool,
+    host_name: Option<String>,
+    agent_version: Option<String>,
+    /// `current`, or `unknown` when it never connected.
+    version_status: &'static str,
+    /// What is wrong with it and what to do, in words.
+    problems: Vec<String>,
 }
 
-impl AgentPresence {
-    fn never(state: AgentState) -> Self {
-        Self {
-            state,
-            protocol_version: "0".to_owned(),
-            framework_adapter: "unknown".to_owned(),
-            engine_adapters: Vec::new(),
-            scheduler_adapters: Vec::new(),
-            capabilities: json!({}),
-            last_seen_at: None,
-            last_connect_at: None,
-            host_name: None,
-            agent_version: None,
-        }
+/// An agent as its processes show it; `None` when none ever connected.
+pub fn agent_state(agent: &Agent, presence: Option<AgentPresence>) -> AgentView {
+    let presence = presence.unwrap_or_else(AgentPresence::never);
+    let newest = presence.newest.as_ref();
+    AgentView {
+        id: agent.id,
+        project_id: agent.project,
+        name: agent.name.clone(),
+        state: OnlineState::as_str(presence.state),
+        protocol_version: newest.map_or_else(|| "0".to_owned(), |row| row.protocol_version.clone()),
+        framework_adapter: newest.map_or_else(|| "unknown".to_owned(), |row| row.framework.clone()),
+        scheduler_adapters: newest.map(|row| row.schedulers.clone()).unwrap_or_default(),
+        host_name: newest.and_then(|row| row.host_name.clone()),
+        agent_version: newest.map(|row| row.agent_version.clone()),
+        version_status: if newest.is_some() { "current" } else { "unknown" },
+        engine_adapters: presence.engines,
+        capabilities: presence.capabilities,
+        last_seen_at: presence.last_seen_at,
+        last_connect_at: presence.last_connect_at,
+        created_at: agent.created_at,
+        is_outdated: false,
+        problems: presence.problems,
     }
-}
-
-/// An agent as its sessions show it.
-pub async fn agent_state(app: &App, agent: &Agent) -> ApiResult<AgentPresence> {
-    let connected = app.directory.is_connected(agent.id);
-    Ok(AgentPresence::never(if connected { AgentState::Online } else { AgentState::Unknown }))
 }

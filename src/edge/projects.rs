@@ -6,15 +6,15 @@ use axum::http::StatusCode;
 use cql::accounts::project::is_slug;
 use cql::accounts::{Project, Role, membership, project};
 use domain::id::ProjectId;
+use domain::ledger::entry::ProjectChange;
 use domain::time::Timestamp;
-use domain::wire::CloseCode;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::app::App;
-use super::audit::{self, Chain, Doer, Note, ProjectChange};
+use super::audit::{self, Doer};
 use super::auth::{Caller, ProjectScope};
 use super::error::{ApiError, ApiResult};
 use super::extract::{Body, Fields, FromFields, parse};
@@ -155,12 +155,9 @@ async fn create(
         updated_at: now,
     };
     project::create(app.store.as_ref(), &project).await?;
-    let note = Note::ProjectChanged {
-        change: ProjectChange::Created,
-        slug: project.slug.clone(),
-        members: json!({ "id": project.id, "name": project.name }),
-    };
-    audit::note(&app, Chain::System, Doer::from(&caller), note).await;
+    let members = json!({ "id": project.id, "name": project.name });
+    let note = audit::project_changed(ProjectChange::Created, &project.slug, &members);
+    audit::note(&app, audit::SYSTEM, Doer::from(&caller), note).await;
     Ok((StatusCode::CREATED, Json(ProjectView::from(&project))))
 }
 
@@ -246,8 +243,8 @@ async fn change(
     let members = request.apply(&mut project);
     project.updated_at = app.clock.now();
     project::put(app.store.as_ref(), &project).await?;
-    let note = Note::ProjectChanged { change: ProjectChange::Updated, slug: project.slug.clone(), members };
-    audit::note(&app, Chain::Project(project.id), Doer::from(&scope.caller), note).await;
+    let note = audit::project_changed(ProjectChange::Updated, &project.slug, &members);
+    audit::note(&app, project.id, Doer::from(&scope.caller), note).await;
     Ok(Json(ProjectView::from(&project)))
 }
 
@@ -264,10 +261,9 @@ async fn archive(
     project.is_active = false;
     project.updated_at = app.clock.now();
     project::put(app.store.as_ref(), &project).await?;
-    app.directory.close_project(project.id, CloseCode::Revoked);
-    let archived =
-        Note::ProjectChanged { change: ProjectChange::Archived, slug: project.slug.clone(), members: json!({}) };
-    audit::note(&app, Chain::Project(project.id), Doer::from(&caller), archived.clone()).await;
-    audit::note(&app, Chain::System, Doer::from(&caller), archived).await;
+    app.mesh.close_project(project.id);
+    let archived = audit::project_changed(ProjectChange::Archived, &project.slug, &json!({}));
+    audit::note(&app, project.id, Doer::from(&caller), archived.clone()).await;
+    audit::note(&app, audit::SYSTEM, Doer::from(&caller), archived).await;
     Ok(StatusCode::NO_CONTENT)
 }

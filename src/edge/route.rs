@@ -114,8 +114,11 @@ impl Route {
         self.group.map(|group| format!("{group}:{verb}"))
     }
 
-    /// The route in the words of the audit list: `commands.purge-queue.post`.
+    /// The route in the words of the audit list: `command.issue.purge_queue`, `agents.post`.
     pub fn action(&self) -> String {
+        if let Some((_, verb)) = self.path.split_once("/commands/").filter(|_| self.method == Method::POST) {
+            return format!("command.issue.{}", verb.replace('-', "_"));
+        }
         let below = self.path.strip_prefix("/api/v1/projects/{slug}").unwrap_or(self.path);
         let words: Vec<&str> = below.split('/').filter(|part| !part.is_empty() && !part.starts_with('{')).collect();
         let words = if words.is_empty() { vec!["project"] } else { words };

@@ -11,7 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::app::App;
-use super::audit::{self, Chain, Doer, Note};
+use super::audit::{self, Doer};
 use super::auth::Caller;
 use super::error::{ApiError, ApiResult, Problem};
 use super::extract::path::PathId;
@@ -145,8 +145,8 @@ async fn create(
 }
 
 async fn changed(app: &App, caller: &Caller, user: UserId, before: Option<&'static str>, after: Option<&'static str>) {
-    let note = Note::RoleChanged { user, before, after };
-    audit::note(app, Chain::System, Doer::from(caller), note).await;
+    let note = audit::role_changed(user, before, after);
+    audit::note(app, audit::SYSTEM, Doer::from(caller), note).await;
 }
 
 async fn find(app: &App, id: UserId) -> ApiResult<User> {
@@ -229,8 +229,8 @@ async fn remove(State(app): State<App>, caller: Caller, PathId(id): PathId<UserI
     }
     for membership in membership::of_user(store, id).await? {
         membership::remove(store, &membership).await?;
-        let gone = Note::RoleChanged { user: id, before: Some(membership.role.as_str()), after: None };
-        audit::note(&app, Chain::Project(membership.project), Doer::from(&caller), gone).await;
+        let gone = audit::role_changed(id, Some(membership.role.as_str()), None);
+        audit::note(&app, membership.project, Doer::from(&caller), gone).await;
     }
     user::remove(store, &user).await?;
     changed(&app, &caller, id, standing(&user), None).await;
