@@ -135,16 +135,30 @@ mod tests {
         let hexed = |key: Key| format!("{} {}", hex::encode(key.partition), hex::encode(key.clustering));
         let id = |layout| TaskId::new(at, layout, key);
         for (layout, task_key, segment_key) in [
-            (Layout::Day, "07070707070707070707070707070707000000000000005050 ", "07070707070707070707070707070707 "),
-            (Layout::TwentySeconds, "", ""),
+            (
+                Layout::Day,
+                "0707070707070707070707070707070700000000000000504f00 019d9629927b7209017fbfd01ee0ac1f0000000000000003",
+                "07070707070707070707070707070707000000000000504f 0000019d98bcc0000000",
+            ),
+            (
+                Layout::TwentySeconds,
+                "070707070707070707070707070707070300000000054b3d9012 019d9629927b7239017fbfd01ee0ac1f0000000000000003",
+                "07070707070707070707070707070707000000000000504f 0000019d9629e0200312",
+            ),
         ] {
             let got = hexed(task(project, id(layout), 3));
             let segment = Segment::of(id(layout));
             let got_segment = hexed(segment.key(project));
             assert_eq!((&*got, &*got_segment), (task_key, segment_key));
         }
-        assert_eq!(hexed(task_at(project, key)), "");
-        assert_eq!(hexed(task_root(project, "root", id(Layout::Day))), "");
+        assert_eq!(
+            hexed(task_at(project, key)),
+            "070707070707070707070707070707079017fbfd01ee0ac1f5fb58c9b999fffb 0000000000000000"
+        );
+        assert_eq!(
+            hexed(task_root(project, "root", id(Layout::Day))),
+            "070707070707070707070707070707073c06f9a65725af605261f636672c9620 019d9629927b7209017fbfd01ee0ac1f"
+        );
     }
 
     #[test]
