@@ -79,14 +79,14 @@ async fn bounds_hold_in_both_orders(store: &Shared) {
 
 async fn bounds_that_leave_nothing_give_no_rows(store: &Shared) {
     let part = filled(store, &KEYS).await;
-    let pairs: [(Bound<&'static [u8]>, Bound<&'static [u8]>); 5] = [
-        (Included(b"b"), Included(b"a")),
-        (Excluded(b"a"), Excluded(b"a")),
-        (Included(b"a"), Excluded(b"a")),
-        (Excluded(b"\xff\xff"), Unbounded),
-        (Unbounded, Excluded(b"")),
+    let pairs: [[Bound<&'static [u8]>; 2]; 5] = [
+        [Included(b"b"), Included(b"a")],
+        [Excluded(b"a"), Excluded(b"a")],
+        [Included(b"a"), Excluded(b"a")],
+        [Excluded(b"\xff\xff"), Unbounded],
+        [Unbounded, Excluded(b"")],
     ];
-    for (lower, upper) in pairs {
+    for [lower, upper] in pairs {
         for order in [Order::Ascending, Order::Descending] {
             let mut range = Range::all(Table::Stat, part.clone(), 100);
             (range.lower, range.upper, range.order) = (lower.map(Bytes::from), upper.map(Bytes::from), order);

@@ -79,7 +79,7 @@ impl CqlConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     #[error("no node of the cluster can be reached")]
-    Unreachable(#[source] NewSessionError),
+    Unreachable(#[source] Box<NewSessionError>),
     #[error(transparent)]
     Schema(#[from] SchemaError),
 }
@@ -194,7 +194,7 @@ async fn connect(config: &CqlConfig) -> Result<Session, ConnectError> {
         }
         match builder.build().await {
             Ok(session) => return Ok(session),
-            Err(error) if Instant::now() >= deadline => return Err(ConnectError::Unreachable(error)),
+            Err(error) if Instant::now() >= deadline => return Err(ConnectError::Unreachable(Box::new(error))),
             Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "waiting for the cluster"),
         }
         sleep(Duration::from_millis(500)).await;

@@ -32,13 +32,31 @@ pub enum SchemaError {
     #[error("schema file {name} was claimed by another node that does not finish")]
     Stuck { name: &'static str },
     #[error("schema statement failed")]
-    Statement(#[from] ExecutionError),
+    Statement(#[source] Box<ExecutionError>),
     #[error("schema did not reach every node")]
-    Agreement(#[from] SchemaAgreementError),
+    Agreement(#[source] Box<SchemaAgreementError>),
     #[error("keyspace cannot be used")]
-    Use(#[from] UseKeyspaceError),
+    Use(#[source] Box<UseKeyspaceError>),
     #[error("schema answer is not readable")]
     Answer(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<ExecutionError> for SchemaError {
+    fn from(error: ExecutionError) -> Self {
+        Self::Statement(Box::new(error))
+    }
+}
+
+impl From<SchemaAgreementError> for SchemaError {
+    fn from(error: SchemaAgreementError) -> Self {
+        Self::Agreement(Box::new(error))
+    }
+}
+
+impl From<UseKeyspaceError> for SchemaError {
+    fn from(error: UseKeyspaceError) -> Self {
+        Self::Use(Box::new(error))
+    }
 }
 
 impl From<IntoRowsResultError> for SchemaError {

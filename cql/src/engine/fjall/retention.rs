@@ -195,6 +195,39 @@ mod tests {
         assert!(!Retention { tasks: None }.is_expired(&key, &[0], u32::MAX));
     }
 
+    #[tokio::test]
+    async fn a_sweep_removes_expired_rows_of_every_project_and_no_others() {
+        use super::super::{Fjall, FjallConfig};
+        use crate::store::{Key, Store as _, Write};
+
+        let folder = tempfile::tempdir().unwrap();
+        let store = Fjall::open(&FjallConfig::new(folder.path())).unwrap();
+        let partition = |project: u8, day: u8| [&[project; 16][..], &[day]].concat();
+        let (brief, long) = (std::num::NonZeroU32::new(1), std::num::NonZeroU32::new(3600));
+        let mut writes = Vec::new();
+        for project in 1..4 {
+            for (day, ttl, rows) in [(1, brief, 1500_u16), (2, long, 200), (3, long, 5)] {
+                let put = |n: u16| {
+                    Write::put(Key::new(Table::Command, partition(project, day), n.to_be_bytes().to_vec()), "row")
+                };
+                writes.extend((0..rows).map(|n| put(n).with_ttl(ttl)));
+            }
+        }
+        store.write(writes).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(2100)).await;
+        let inner = &store.inner;
+        let (spaces, queue) = (inner.spaces.clone(), Arc::clone(&inner.queue));
+        let sweep = Sweep { spaces, queue, retention: Retention { tasks: None } };
+        let removed = tokio::task::spawn_blocking(move || {
+            let table = |table| sweep.table(table, 16).unwrap();
+            [table(Table::Command), table(Table::Command), table(Table::Stat)]
+        });
+        assert_eq!(removed.await.unwrap(), [4500, 0, 0]);
+        let key = |day, n: u16| layout::key(Table::Command, &partition(2, day), &n.to_be_bytes()).unwrap();
+        assert_eq!(inner.spaces.stored(Space::Rest, &key(1, 1499)).unwrap(), None);
+        assert!(inner.spaces.stored(Space::Rest, &key(2, 0)).unwrap().is_some());
+    }
+
     #[test]
     fn a_skip_passes_the_project() {
         let key = layout::key(Table::Command, b"PPPPPPPPPPPPPPPPdayx", b"id").unwrap();

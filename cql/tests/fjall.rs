@@ -1,0 +1,242 @@
+//! The embedded engine from outside: killed, reopened, closed, out of space.
+//!
+//! `cargo test -p cql --test fjall figures -- --ignored --nocapture` prints what a sync costs here.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cql::engine::fjall::{Fjall, FjallConfig, OpenError};
+use cql::{Commit, Committed, Key, Range, Store, StoreError, Table, Write};
+use tokio::time::Instant;
+
+const CHILD: &str = "THALAMUS_TEST_CRASH";
+const ROUNDS: u32 = 8;
+const WRITERS: u32 = 4;
+const ROWS: u32 = 50;
+
+/// Batch `n` of a writer: one row that must be new, and rows of two more keyspaces that follow it.
+fn batch(round: u32, writer: u32, n: u32) -> Commit {
+    let part = part(round, writer, n);
+    let row = |row: u32| Write::put(Key::new(Table::Task, part.clone(), row.to_be_bytes().to_vec()), text(n, row));
+    let mut follow: Vec<_> = (0..ROWS).map(row).collect();
+    follow.push(Write::put(Key::new(Table::Command, part.clone(), "command"), "row").stamped(1));
+    Commit::insert(Key::new(Table::TaskAt, part.clone(), "claim"), "id").following(follow)
+}
+
+fn part(round: u32, writer: u32, n: u32) -> Bytes {
+    [round, writer, n].map(u32::to_be_bytes).concat().into()
+}
+
+fn text(n: u32, row: u32) -> String {
+    format!("{n}/{row} {}", "x".repeat(600))
+}
+
+/// Rows of a batch that are there; panics at a row that is not what was written.
+async fn present(store: &Fjall, round: u32, writer: u32, n: u32) -> u32 {
+    let part = part(round, writer, n);
+    let rows = store.scan(Range::all(Table::Task, part.clone(), 1000)).await.unwrap();
+    for row in &rows {
+        let number = u32::from_be_bytes(row.clustering[..].try_into().unwrap());
+        assert_eq!(row.value, text(n, number));
+    }
+    let claim = store.get(&Key::new(Table::TaskAt, part.clone(), "claim")).await.unwrap();
+    let command = store.get(&Key::new(Table::Command, part, "command")).await.unwrap();
+    rows.len() as u32 + u32::from(claim.is_some()) + u32::from(command.is_some())
+}
+
+/// The process that gets killed; not a test of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn child_writes_until_it_is_killed() {
+    let Ok(told) = std::env::var(CHILD) else { return };
+    let (round, folder) = told.split_once(' ').unwrap();
+    let round: u32 = round.parse().unwrap();
+    let store = Fjall::open(&FjallConfig::new(folder)).unwrap();
+    let writers = (0..WRITERS).map(|writer| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for n in 0.. {
+                assert_eq!(store.commit_one(batch(round, writer, n)).await.unwrap(), Committed::Done);
+                // One write of one line: what the parent reads is whole.
+                std::io::stdout().write_all(format!("acked {writer} {n}\n").as_bytes()).unwrap();
+            }
+        })
+    });
+    futures_util::future::join_all(writers.collect::<Vec<_>>()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_acknowledged_batch_survives_a_kill_and_no_batch_is_partial() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut acked: Vec<[u32; WRITERS as usize]> = Vec::new();
+    for round in 0..ROUNDS {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["child_writes_until_it_is_killed", "--exact", "--nocapture"])
+            .env(CHILD, format!("{round} {}", folder.path().display()))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let mut next = [0; WRITERS as usize];
+        let mut note = |line: String| {
+            // The harness prints its own words, the first of ours perhaps on the same line.
+            if let Some((_, ack)) = line.split_once("acked ") {
+                let (writer, n) = ack.split_once(' ').unwrap();
+                next[writer.parse::<usize>().unwrap()] = n.parse::<u32>().unwrap() + 1;
+            }
+        };
+        note(lines.by_ref().find(|line| line.contains("acked ")).expect("the child writes"));
+        let id = child.id();
+        let kill_after = Duration::from_millis(20 + u64::from(round) * 37 % 230);
+        let killer = std::thread::spawn(move || {
+            std::thread::sleep(kill_after);
+            child.kill().unwrap();
+            child.wait().unwrap();
+        });
+        lines.for_each(&mut note);
+        killer.join().unwrap();
+        acked.push(next);
+
+        let store = Fjall::open(&FjallConfig::new(folder.path())).unwrap();
+        for (round, next) in (0_u32..).zip(&acked) {
+            for (writer, &next) in (0_u32..).zip(next) {
+                for n in 0..next {
+                    let whole = ROWS + 2;
+                    assert_eq!(
+                        present(&store, round, writer, n).await,
+                        whole,
+                        "process {id}, batch {round} {writer} {n}"
+                    );
+                }
+                for n in next..next + 2 {
+                    let rows = present(&store, round, writer, n).await;
+                    assert!([0, ROWS + 2].contains(&rows), "partial batch {round} {writer} {n}: {rows} rows");
+                }
+            }
+        }
+        drop(store);
+    }
+    let total: u32 = acked.iter().flatten().sum();
+    assert!(total > ROUNDS, "only {total} batches were acknowledged");
+}
+
+#[tokio::test]
+async fn a_folder_has_one_process_and_is_free_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = FjallConfig::new(folder.path());
+    let key = Key::new(Table::Setting, "", "name");
+    let store = Fjall::open(&config).unwrap();
+    store.write(vec![Write::put(key.clone(), "value")]).await.unwrap();
+    assert!(matches!(Fjall::open(&config), Err(OpenError::InUse { .. })));
+    store.close().await;
+    assert!(matches!(store.write(vec![Write::delete(key.clone())]).await, Err(StoreError::Unavailable(_))));
+    assert_eq!(store.get(&key).await.unwrap(), Some("value".into()), "reads go on");
+    drop(store);
+    let again = Fjall::open(&config).unwrap();
+    assert_eq!(again.get(&key).await.unwrap(), Some("value".into()));
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_writes_and_serves_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = FjallConfig { reserve_bytes: u64::MAX / 4, ..FjallConfig::new(folder.path()) };
+    let store = Fjall::open(&config).unwrap();
+    let key = Key::new(Table::Setting, "", "name");
+    assert!(matches!(store.write(vec![Write::put(key.clone(), "value")]).await, Err(StoreError::Full)));
+    let claim = Commit::insert(Key::new(Table::Unique, "slug", "name"), "owner");
+    assert!(matches!(store.commit_one(claim).await, Err(StoreError::Full)));
+    assert_eq!(store.get(&key).await.unwrap(), None);
+    let health = store.health();
+    assert!(health.full && !health.poisoned);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_bounded_and_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Fjall::open(&FjallConfig::new(folder.path())).unwrap();
+    let big = Bytes::from(vec![7; 4 << 20]);
+    let writes = (0..40_u8).map(|n| {
+        let (store, big) = (store.clone(), big.clone());
+        tokio::spawn(async move { store.write(vec![Write::put(Key::new(Table::Task, vec![n], ""), big)]).await })
+    });
+    for write in writes.collect::<Vec<_>>() {
+        write.await.unwrap().unwrap();
+    }
+    let health = store.health();
+    assert_eq!((health.queued_bytes, health.commit_age, health.poisoned), (0, None, false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "prints figures, asserts nothing"]
+async fn figures() {
+    let folder =
+        tempfile::tempdir_in(std::env::var("THALAMUS_TEST_DISK").unwrap_or_else(|_| "/tmp".to_owned())).unwrap();
+    let store = Arc::new(Fjall::open(&FjallConfig::new(folder.path())).unwrap());
+    let mut times = Vec::new();
+    for n in 0..300_u32 {
+        let began = Instant::now();
+        store.write(vec![Write::put(Key::new(Table::Setting, "", n.to_be_bytes().to_vec()), "value")]).await.unwrap();
+        times.push(began.elapsed());
+    }
+    print_times("single write", &mut times);
+    for writers in [1, 4] {
+        let began = Instant::now();
+        let tasks = (0..writers).map(|writer: u32| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                let mut times = Vec::new();
+                for group in 0..200_u32 {
+                    let row = |row: u32| {
+                        let id = [group, row, writer].map(u32::to_be_bytes).concat();
+                        let mut value = vec![b'x'; 700];
+                        for (place, byte) in value.iter_mut().enumerate().take(350) {
+                            *byte = (place as u32)
+                                .wrapping_mul(2_654_435_761)
+                                .wrapping_add(group * 7919 + row * 31 + writer)
+                                .to_le_bytes()[2];
+                        }
+                        Write::put(Key::new(Table::Task, vec![writer as u8; 24], id), value)
+                    };
+                    let rows = (0..200).map(row).collect();
+                    let began = Instant::now();
+                    store.write(rows).await.unwrap();
+                    times.push(began.elapsed());
+                }
+                times
+            })
+        });
+        let tasks: Vec<_> = tasks.collect();
+        let mut times = Vec::new();
+        for task in tasks {
+            times.extend(task.await.unwrap());
+        }
+        let rate = times.len() as f64 / began.elapsed().as_secs_f64();
+        println!("{writers} writers: {rate:.0} groups/s of 200 rows, {:.0} rows/s", rate * 200.0);
+        print_times("group", &mut times);
+    }
+    for limit in [1, 50, 128, 1000] {
+        let mut range = Range::all(Table::Task, vec![0_u8; 24], limit);
+        range.order = cql::Order::Descending;
+        let began = Instant::now();
+        for _ in 0..100 {
+            assert_eq!(store.scan(range.clone()).await.unwrap().len(), limit);
+        }
+        println!("scan of {limit}: {:?}", began.elapsed() / 100);
+    }
+    let began = Instant::now();
+    for n in 0..10_000_u32 {
+        store
+            .get(&Key::new(Table::Task, vec![0_u8; 24], [n % 200, n % 199, 0].map(u32::to_be_bytes).concat()))
+            .await
+            .unwrap();
+    }
+    println!("get: {:?}", began.elapsed() / 10_000);
+}
+
+fn print_times(what: &str, times: &mut [Duration]) {
+    times.sort();
+    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
+    println!("{what}: p50 {:?}, p99 {:?}, max {:?}", at(0.5), at(0.99), at(1.0));
+}
