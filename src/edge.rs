@@ -30,6 +30,7 @@ pub mod projects;
 pub mod resources;
 pub mod route;
 pub mod sessions;
+pub mod socket;
 pub mod users;
 
 use axum::Router;

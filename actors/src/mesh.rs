@@ -29,8 +29,10 @@ use crate::supervisor::{Arguments, NodeSupervisor, ProjectWiring, Projects, Supe
 
 /// How long the edge waits for an actor.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long shutdown waits for sessions, then for actors.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(20);
+/// How long shutdown waits for sessions, then for commands, then for actors.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(15);
+/// How often it looks whether commands have settled.
+const IDLE_POLL: Duration = Duration::from_millis(10);
 
 /// What a node's actors are built with.
 pub struct MeshConfig {
@@ -208,12 +210,26 @@ impl Mesh {
         }
     }
 
-    /// Takes nothing new, lets what is under way become durable and acked, then stops. Loses nothing.
-    pub async fn shutdown(&self) {
+    /// Takes no more from agents, lets what is under way become durable and acked, and ends their sessions.
+    async fn drain_sessions(&self) {
         self.0.drain.cancel();
         self.0.sessions.close();
         if tokio::time::timeout(DRAIN_PATIENCE, self.0.sessions.wait()).await.is_err() {
             tracing::warn!("sessions did not end in time; what they had not acked is sent again");
+        }
+    }
+
+    /// Ends sessions, lets projects finish what they were given, then stops the actors. Loses nothing, as long
+    /// as the store is open until it returns.
+    pub async fn shutdown(&self) {
+        self.drain_sessions().await;
+        let idle = async {
+            while !self.0.projects.iter().all(|project| project.is_idle()) {
+                tokio::time::sleep(IDLE_POLL).await;
+            }
+        };
+        if tokio::time::timeout(DRAIN_PATIENCE, idle).await.is_err() {
+            tracing::warn!("commands did not settle in time; their deadlines decide after the next start");
         }
         if self.0.supervisor.stop_and_wait(None, Some(DRAIN_PATIENCE)).await.is_err() {
             tracing::warn!("actors did not end in time");

@@ -12,6 +12,9 @@ use super::auth::throttle::Throttle;
 use crate::config::Config;
 use crate::store::Opened;
 
+/// Connects of agents per address and minute (WIRE section 5).
+const CONNECTS_PER_MINUTE: u32 = 600;
+
 /// The shared state of the edge; cheap to clone.
 #[derive(Clone)]
 pub struct App(Arc<Shared>);
@@ -27,6 +30,8 @@ pub struct Shared {
     pub mesh: Mesh,
     pub passwords: Passwords,
     pub logins: Throttle,
+    /// Connects of agents.
+    pub connects: Throttle,
     /// Serialises the count of failed logins, which is read, changed and written.
     pub failures: tokio::sync::Mutex<()>,
     /// The OpenAPI document as served; rendered once with the router.
@@ -51,6 +56,7 @@ impl App {
             mesh,
             passwords: Passwords::new(),
             logins,
+            connects: Throttle::per_minute(CONNECTS_PER_MINUTE),
             failures: tokio::sync::Mutex::new(()),
             openapi: OnceLock::new(),
             config,

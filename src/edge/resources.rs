@@ -4,7 +4,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::app::App;
 use super::route::Route;
-use super::{agents, api_keys, health, login, memberships, metrics, openapi, projects, sessions, users};
+use super::{agents, api_keys, health, login, memberships, metrics, openapi, projects, sessions, socket, users};
 
 /// One resource of the API.
 pub struct Resource {
@@ -20,4 +20,4 @@ macro_rules! resources {
 
 /// Adding a resource is adding its file and its name here.
 pub static RESOURCES: &[Resource] =
-    resources![health, metrics, openapi, login, sessions, api_keys, users, projects, memberships, agents,];
+    resources![health, metrics, openapi, login, sessions, api_keys, users, projects, memberships, agents, socket,];

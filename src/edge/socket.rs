@@ -1,0 +1,202 @@
+//! The agents' WebSocket (WIRE sections 1 to 5): who is it, hello, then a session of the mesh.
+//!
+//! The upgrade always completes; what is wrong is told by a close code, which agents understand.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use actors::session::{Opening, SessionFacts, SessionHandle, run};
+use axum::extract::State;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use axum::response::Response;
+use bytes::Bytes;
+use cql::accounts::{AgentCredential, agent_by_token};
+use domain::id::SessionId;
+use domain::wire::{CloseCode, FRAME_BYTES_MAX, Hello, HelloAck, SessionKey};
+use futures_util::{Sink, SinkExt, Stream, StreamExt};
+use utoipa_axum::router::OpenApiRouter;
+
+use super::app::App;
+use super::auth::Client;
+use super::error::ApiResult;
+use super::route::Route;
+
+/// How long an agent may take to say hello.
+const HELLO_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a closing socket may take to hear why.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+/// Agents warn when the brain's major and minor version differ from their own.
+pub const BRAIN_VERSION: &str = "1.13.0";
+/// Bytes read at once; each idle session holds this much.
+const READ_BUFFER: usize = 8 << 10;
+/// Frames up to here are read and refused with 4400; larger ones end the connection with 1009.
+const MESSAGE_MAX: usize = 2 * FRAME_BYTES_MAX;
+
+pub const ROUTES: &[Route] = &[Route::get("/ws/agent").own()];
+
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().route("/ws/agent", axum::routing::get(connect))
+}
+
+async fn connect(
+    State(app): State<App>,
+    client: Client,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> ApiResult<Response> {
+    let upgrade = upgrade.read_buffer_size(READ_BUFFER).max_message_size(MESSAGE_MAX).max_frame_size(MESSAGE_MAX);
+    let sessions = app.mesh.sessions().clone();
+    Ok(upgrade.on_upgrade(move |socket| {
+        sessions.track_future(async move {
+            let mut socket = AgentSocket { socket, too_big: false };
+            let code = match admit(&app, &client, &headers).await {
+                Ok(credential) => greet(&app, credential, &mut socket).await,
+                Err(code) => code,
+            };
+            socket.close(code).await;
+        })
+    }))
+}
+
+/// Who connects, or why not.
+async fn admit(app: &App, client: &Client, headers: &HeaderMap) -> Result<AgentCredential, CloseCode> {
+    app.connects.check(client.ip).map_err(|_| CloseCode::TooManyConnections)?;
+    let token = bearer(headers).ok_or(CloseCode::Unauthenticated)?;
+    let hash = app.master.agent_token_hash(token).bytes();
+    let credential = agent_by_token(app.store.as_ref(), &hash).await.map_err(|error| {
+        tracing::warn!(error = &error as &dyn std::error::Error, "agent's credential not readable");
+        CloseCode::Internal
+    })?;
+    let credential = credential.filter(|agent| !agent.revoked && !agent.project_archived);
+    if credential.is_none() {
+        tracing::warn!(ip = %client.ip, "agent connects with an unknown or revoked token");
+    }
+    credential.ok_or(CloseCode::Unauthenticated)
+}
+
+/// The token of an `Authorization: Bearer` header; the scheme is read in any case.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    Some(token.trim()).filter(|token| scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
+}
+
+/// Hears the hello, answers it, and serves the session.
+async fn greet(app: &App, credential: AgentCredential, socket: &mut AgentSocket) -> CloseCode {
+    let first = match tokio::time::timeout(HELLO_PATIENCE, socket.next()).await {
+        Ok(Some(first)) => first,
+        Ok(None) if socket.too_big => return CloseCode::TooBig,
+        Ok(None) => return CloseCode::Normal,
+        Err(_) => return CloseCode::Malformed,
+    };
+    let hello = match Hello::parse(&first) {
+        Ok(hello) => hello,
+        Err(error) => {
+            tracing::warn!(agent.id = %credential.agent, error = &error as &dyn std::error::Error, "hello refused");
+            return error.close_code();
+        }
+    };
+    let now = app.clock.now();
+    let session = SessionId::mint(now);
+    let ack = HelloAck {
+        agent: credential.agent,
+        project: credential.project,
+        session,
+        brain_version: BRAIN_VERSION.to_owned(),
+        heartbeat_interval_seconds: u16::try_from(app.config.heartbeat.as_secs()).unwrap_or(u16::MAX),
+        max_frame_size_bytes: FRAME_BYTES_MAX as u32,
+    };
+    if socket.send(Bytes::from(ack.to_text(now))).await.is_err() {
+        return CloseCode::Normal;
+    }
+    let secret = app.master.project_secret(credential.project);
+    let key = SessionKey::new(secret.as_bytes(), credential.agent, credential.project, &session.to_string());
+    let (handle, orders) = SessionHandle::new(SessionFacts {
+        session,
+        project: credential.project,
+        agent: credential.agent,
+        worker_id: hello.worker_id.clone(),
+        worker_role: hello.worker_role.clone(),
+        engines: hello.engines.clone(),
+        capabilities: hello.capabilities.clone(),
+        said_hello: true,
+        connected_at: now,
+    });
+    tracing::info!(
+        agent.id = %credential.agent, session.id = %session, project = credential.project_slug,
+        worker = hello.worker_id.as_deref(), "agent connected"
+    );
+    let code = run(app.mesh.clone(), Opening { handle, orders, hello, key }, &mut *socket).await;
+    tracing::info!(agent.id = %credential.agent, session.id = %session, code = code.code(), "agent disconnected");
+    if socket.too_big { CloseCode::TooBig } else { code }
+}
+
+/// An agent's socket as frames of bytes: text and binary alike, pings left to the library.
+struct AgentSocket {
+    socket: WebSocket,
+    /// The connection ended because of a message beyond [`MESSAGE_MAX`].
+    too_big: bool,
+}
+
+impl AgentSocket {
+    async fn close(mut self, code: CloseCode) {
+        let frame = CloseFrame { code: code.code(), reason: axum::extract::ws::Utf8Bytes::default() };
+        let goodbye = async {
+            if self.socket.send(Message::Close(Some(frame))).await.is_ok() {
+                // Wait for the agent's own close, so that it reads the code before the connection is gone.
+                while let Some(Ok(_)) = self.socket.recv().await {}
+            }
+        };
+        // An agent that does not answer is left alone.
+        drop(tokio::time::timeout(CLOSE_PATIENCE, goodbye).await);
+    }
+}
+
+impl Stream for AgentSocket {
+    type Item = Bytes;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            return match Pin::new(&mut self.socket).poll_next(context) {
+                Poll::Ready(Some(Ok(Message::Binary(bytes)))) => Poll::Ready(Some(bytes)),
+                Poll::Ready(Some(Ok(Message::Text(text)))) => Poll::Ready(Some(text.into())),
+                Poll::Ready(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => continue,
+                Poll::Ready(Some(Ok(Message::Close(_))) | None) => Poll::Ready(None),
+                Poll::Ready(Some(Err(error))) => {
+                    self.too_big |= is_capacity(&error);
+                    Poll::Ready(None)
+                }
+                Poll::Pending => Poll::Pending,
+            };
+        }
+    }
+}
+
+fn is_capacity(error: &axum::Error) -> bool {
+    let source = std::error::Error::source(error);
+    let library = source.and_then(|source| source.downcast_ref::<tokio_tungstenite::tungstenite::Error>());
+    matches!(library, Some(tokio_tungstenite::tungstenite::Error::Capacity(_)))
+}
+
+impl Sink<Bytes> for AgentSocket {
+    type Error = axum::Error;
+
+    fn poll_ready(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), axum::Error>> {
+        Pin::new(&mut self.socket).poll_ready(context)
+    }
+
+    fn start_send(mut self: Pin<&mut Self>, frame: Bytes) -> Result<(), axum::Error> {
+        Pin::new(&mut self.socket).start_send(Message::Binary(frame))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), axum::Error>> {
+        Pin::new(&mut self.socket).poll_flush(context)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), axum::Error>> {
+        Pin::new(&mut self.socket).poll_close(context)
+    }
+}
