@@ -29,3 +29,6 @@ pub const CHUNK_ENTRIES: u64 = 10_000;
 
 /// Most entries of one append.
 pub const APPEND_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests;
