@@ -72,18 +72,51 @@ async fn fjall_keeps_the_contract() {
     keeps_the_contract(Arc::new(store)).await;
 }
 
-/// Needs a server: `THALAMUS_TEST_CQL=host:port`, which `make test` starts and sets. Without it there is nothing
-/// to test against, and the test says so.
-#[tokio::test(flavor = "multi_thread")]
-async fn cql_keeps_the_contract() {
+/// A keyspace for all runs: keys are fresh, and creating tables takes seconds. Needs a server:
+/// `THALAMUS_TEST_CQL=host:port`, which `make test` starts and sets. Without one there is nothing to test
+/// against, and the test says so.
+fn cluster() -> Option<CqlConfig> {
     let Ok(node) = std::env::var("THALAMUS_TEST_CQL") else {
         println!("not run: THALAMUS_TEST_CQL is not set; `make test` starts a server and sets it");
-        return;
+        return None;
     };
-    // A keyspace for all runs: keys are fresh, and creating tables takes seconds.
-    let config = CqlConfig::new(vec![node], "thalamus_contract");
-    let store = Cql::open(&config).await.unwrap();
-    keeps_the_contract(Arc::new(store)).await;
+    Some(CqlConfig::new(vec![node], "thalamus_contract"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cql_keeps_the_contract() {
+    let Some(config) = cluster() else { return };
+    keeps_the_contract(Arc::new(Cql::open(&config).await.unwrap())).await;
+}
+
+/// Most answers come too late: what was written is found out by running the same commit again.
+#[tokio::test(flavor = "multi_thread")]
+async fn cql_has_one_winner_whatever_becomes_of_answers() {
+    let Some(config) = cluster() else { return };
+    let mut doubts = 0;
+    for millis in [2, 4, 8] {
+        let hasty = CqlConfig { commit_timeout: Duration::from_millis(millis), ..config.clone() };
+        let cql = Arc::new(Cql::open(&hasty).await.unwrap());
+        let store: Shared = cql.clone();
+        guards::a_race_has_one_winner(&store).await;
+        guards::a_chain_of_racing_appends_has_no_gap_and_no_fork(&store).await;
+        doubts += cql.doubts();
+    }
+    assert!(doubts > 0, "the answers came in time, so nothing was tried");
+}
+
+/// Brains of a new cluster start together.
+#[tokio::test(flavor = "multi_thread")]
+async fn cql_nodes_that_start_together_agree_on_the_schema() {
+    let Some(mut config) = cluster() else { return };
+    config.keyspace = format!("thalamus_{}", &Uuid::new_v4().simple().to_string()[..12]);
+    let opened = futures_util::future::join_all((0..3).map(|_| Cql::open(&config))).await;
+    let part = fresh();
+    for (n, store) in (0_u8..).zip(opened) {
+        let store: Shared = Arc::new(store.unwrap());
+        store.write(vec![put(Table::Worker, &part, vec![n], "row")]).await.unwrap();
+        assert_eq!(all(&store, Table::Worker, &part).await.len(), usize::from(n) + 1);
+    }
 }
 
 /// A partition that no other case has.
@@ -100,7 +133,13 @@ async fn value(store: &Shared, table: Table, partition: &Bytes, clustering: impl
 }
 
 async fn all(store: &Shared, table: Table, partition: &Bytes) -> Vec<(Bytes, Bytes)> {
-    let rows = store.scan(Range::all(table, partition.clone(), 10_000)).await.unwrap();
+    let rows = loop {
+        match store.scan(Range::all(table, partition.clone(), 10_000)).await {
+            Ok(rows) => break rows,
+            Err(StoreError::Unavailable(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    };
     rows.into_iter().map(|Row { clustering, value }| (clustering, value)).collect()
 }
 

@@ -60,6 +60,9 @@ pub struct CqlConfig {
     pub user: Option<(String, String)>,
     /// How long to wait for the first node; a cluster often starts together with us.
     pub connect_within: Duration,
+    /// How long to wait for one answer to a commit before it is run again. Longer than the servers' own limits,
+    /// whose answers say more than silence.
+    pub commit_timeout: Duration,
 }
 
 impl CqlConfig {
@@ -71,6 +74,7 @@ impl CqlConfig {
             datacenter: None,
             user: None,
             connect_within: Duration::from_secs(60),
+            commit_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -89,6 +93,8 @@ pub struct Cql {
     session: Arc<Session>,
     statements: Statements,
     durability: Durability,
+    commit_timeout: Duration,
+    doubts: AtomicU64,
     seed: AtomicU64,
 }
 
@@ -102,7 +108,14 @@ impl Cql {
         let durability = durability(&session).await;
         tracing::info!(durability = durability.as_str(), "connected to the cluster");
         let statements = Statements::new(Arc::clone(&session), config.keyspace.clone());
-        Ok(Self { session, statements, durability, seed: AtomicU64::new(0) })
+        Ok(Self {
+            session,
+            statements,
+            durability,
+            commit_timeout: config.commit_timeout,
+            doubts: AtomicU64::new(0),
+            seed: AtomicU64::new(0),
+        })
     }
 
     /// How many nodes we are connected to, and how many there are.
@@ -110,6 +123,11 @@ impl Cql {
         let state = self.session.get_cluster_state();
         let nodes = state.get_nodes_info();
         (nodes.iter().filter(|node| node.is_connected()).count(), nodes.len())
+    }
+
+    /// How many answers to commits were lost or said nothing, so that the commit was run again.
+    pub fn doubts(&self) -> u64 {
+        self.doubts.load(Ordering::Relaxed)
     }
 
     /// A factor from 0.5 to 1.5 that differs from call to call.

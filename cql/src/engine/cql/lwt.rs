@@ -4,6 +4,7 @@
 //! propose. What decides is to run the same batch again until it is applied or lost. Lost after a doubt may be
 //! our own doing; then the guarded rows hold what we wrote, and we have won.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -53,7 +54,10 @@ impl Cql {
                 },
                 Cas::Refused(error) if !doubt => return Err(error),
                 Cas::Refused(_) => {}
-                Cas::Unknown => doubt = true,
+                Cas::Unknown => {
+                    doubt = true;
+                    self.doubts.fetch_add(1, Ordering::Relaxed);
+                }
             }
             if Instant::now() + pause >= deadline {
                 return Ok(Committed::Unknown);
@@ -98,6 +102,7 @@ impl Cql {
     async fn conditional(&self, commit: &Commit) -> Result<(Batch, Vec<Values>)> {
         let part = partition(commit.table, &commit.partition);
         let mut batch = Batch::new(BatchType::Unlogged);
+        batch.set_request_timeout(Some(self.commit_timeout));
         let mut values = Vec::with_capacity(commit.writes.len());
         for (row, op) in &commit.writes {
             let guard = commit.guards.iter().find(|guard| guard.clustering == row);
