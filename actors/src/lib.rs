@@ -22,4 +22,4 @@ mod supervisor;
 
 pub use clock::Clock;
 pub use directory::Directory;
-pub use mesh::{Mesh, MeshConfig};
+pub use mesh::{Mesh, MeshConfig, NotDeleted};

@@ -9,13 +9,14 @@ use cql::Store;
 use cql::stats::Counter;
 use cql::tasks::Tasks;
 use domain::command::{Command, Draft};
-use domain::id::address::Layout;
+use domain::engine::Engine;
+use domain::id::address::{Layout, Shard, TaskKey};
 use domain::id::{AgentId, NodeId, ProjectId};
 use domain::ledger::{Proposal, Terms};
 use domain::secret::MasterSecret;
 use domain::wire::CloseCode;
 use ractor::{Actor, ActorRef, SpawnErr};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,7 +24,7 @@ use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::presence::Presence;
 use crate::project::{IssueError, NoteError, ProjectHandle};
-use crate::recorder::{Recorders, Wiring};
+use crate::recorder::{Batch, Recorders, Wiring, Work};
 use crate::session::SessionFacts;
 use crate::supervisor::{Arguments, NodeSupervisor, ProjectWiring, Projects, SupervisorMessage};
 
@@ -60,6 +61,11 @@ pub struct StartError(#[from] SpawnErr);
 #[error("project is not available")]
 pub struct Unreachable;
 
+/// Some tasks may not be deleted, because their recorder or the store does not answer; trying again is safe.
+#[derive(Debug, thiserror::Error)]
+#[error("tasks not deleted")]
+pub struct NotDeleted;
+
 #[derive(Clone)]
 pub struct Mesh(Arc<Inner>);
 
@@ -68,6 +74,7 @@ struct Inner {
     store: Arc<dyn Store>,
     directory: Directory,
     presence: Presence,
+    tasks: Tasks,
     recorders: Recorders,
     projects: Projects,
     supervisor: ActorRef<SupervisorMessage>,
@@ -84,10 +91,11 @@ impl Mesh {
         let (recorders, inboxes) = Recorders::channels(config.recorders);
         // One writer for life on a store of our own, a new one per start where others may still write.
         let writer = if config.alone { 0 } else { config.clock.now().micros() as u64 };
+        let tasks = Tasks::new(config.store.clone(), writer, config.retention_secs);
         let wiring = |(place, inbox): (usize, _)| Wiring {
             store: config.store.clone(),
             clock: config.clock.clone(),
-            tasks: Tasks::new(config.store.clone(), writer, config.retention_secs),
+            tasks: tasks.clone(),
             counter: Counter { recorder: place as u16, writer },
             layout: config.layout,
             inbox: Arc::new(Mutex::new(inbox)),
@@ -110,6 +118,7 @@ impl Mesh {
             store: config.store,
             directory,
             presence,
+            tasks,
             recorders,
             projects,
             supervisor,
@@ -132,6 +141,11 @@ impl Mesh {
 
     pub fn presence(&self) -> &Presence {
         &self.0.presence
+    }
+
+    /// The task tables, for reading.
+    pub fn tasks(&self) -> &Tasks {
+        &self.0.tasks
     }
 
     pub(crate) fn recorders(&self) -> &Recorders {
@@ -167,6 +181,37 @@ impl Mesh {
     /// Durable when `Ok`, which holds its seq.
     pub async fn note(&self, project: ProjectId, proposal: Proposal) -> Result<u64, NoteError> {
         self.project(project).await.map_err(|Unreachable| NoteError::Unavailable)?.note(proposal).await
+    }
+
+    /// Deletes tasks, each through the recorder that is its one writer. Returns how many were visible until now:
+    /// of two deletions at once only one counts a task (contract D31).
+    pub async fn delete_tasks(
+        &self,
+        project: ProjectId,
+        tasks: impl IntoIterator<Item = (Engine, String)>,
+    ) -> Result<u64, NotDeleted> {
+        let recorders = &self.0.recorders;
+        let mut shares: Vec<Vec<TaskKey>> = vec![Vec::new(); recorders.count()];
+        for (engine, task_id) in tasks {
+            let key = TaskKey::new(engine, &task_id);
+            shares[recorders.of(Shard::of_key(project, key))].push(key);
+        }
+        let mut answers = Vec::with_capacity(shares.len());
+        for (recorder, keys) in shares.into_iter().enumerate().filter(|(_, keys)| !keys.is_empty()) {
+            let (reply, answer) = oneshot::channel();
+            if !recorders.send(recorder, Batch { project, work: Work::Deletions { keys, reply } }).await {
+                return Err(NotDeleted);
+            }
+            answers.push(answer);
+        }
+        let (mut hidden, mut failed) = (0, 0);
+        for answer in answers {
+            // A recorder that ended took the reply with it.
+            let deletions = answer.await.map_err(|_| NotDeleted)?;
+            hidden += deletions.hidden;
+            failed += deletions.failed;
+        }
+        if failed == 0 { Ok(hidden) } else { Err(NotDeleted) }
     }
 
     /// A session stands in the directory: its project may have something for it.

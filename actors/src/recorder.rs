@@ -3,7 +3,7 @@
 //! **Owns** the tasks of its share of the shards while they are busy; eviction loses nothing.
 //! **Invariants** I-1: an event is acked after its commit is durable, never before. I-2: a task has one id;
 //! a lost claim moves to the winner's id before anything is written under it.
-//! **Talks to** the store, and the ack sinks of sessions.
+//! **Talks to** the store, the ack sinks of sessions, and whoever deletes tasks.
 //! **On restart** starts with an empty memory: the next sight reads the store. What was not acked is sent again.
 
 pub(crate) mod ack;
@@ -23,7 +23,7 @@ use tokio::sync::{Mutex, mpsc};
 
 pub(crate) use ack::{Ack, AckSink, Tally, Ticket};
 use counters::Counters;
-pub(crate) use inbox::{Batch, Item, Recorders, Seen};
+pub(crate) use inbox::{Batch, Deletions, Item, Recorders, Seen, Work};
 use memory::Memory;
 use round::Round;
 

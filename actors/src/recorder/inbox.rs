@@ -1,23 +1,39 @@
-//! The way into the recorders: bounded channels, one per recorder, batches from one session each.
+//! The way into the recorders: bounded channels, one per recorder, batches from one session or deletion each.
 
 use std::sync::Arc;
 
 use domain::id::ProjectId;
-use domain::id::address::Shard;
+use domain::id::address::{Shard, TaskKey};
 use domain::task::Sighting;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::ack::{AckSink, Ticket};
 
 /// Batches that may wait in front of one recorder. A session waits when it is full.
 const INBOX_BATCHES: usize = 1024;
 
-/// What one session heard in one go, for one recorder.
+/// What one recorder is to record in one go, for one project.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub project: ProjectId,
-    pub sink: Arc<AckSink>,
-    pub items: Vec<Item>,
+    pub work: Work,
+}
+
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// What one session heard.
+    Events { sink: Arc<AckSink>, items: Vec<Item> },
+    /// An operator deletes tasks.
+    Deletions { keys: Vec<TaskKey>, reply: oneshot::Sender<Deletions> },
+}
+
+/// What became of deletions, once it is durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Deletions {
+    /// Tasks that were visible and are hidden now.
+    pub hidden: u64,
+    /// Tasks of which nobody can say.
+    pub failed: u64,
 }
 
 /// One event and what its fate is counted for.

@@ -1,20 +1,23 @@
 //! One round of a recorder: find, unite, commit, ack.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use cql::dead_letter;
 use cql::tasks::{self, Found};
 use cql::{Commit, Committed, StoreError, Write};
-use domain::id::address::TaskId;
+use domain::id::address::{TaskId, TaskKey};
+use domain::id::{EventId, ProjectId};
 use domain::stats;
 use domain::task::{Header, Kind, Report, Sighting, Task};
 use domain::time::Timestamp;
 use futures_util::StreamExt;
 use futures_util::stream;
+use tokio::sync::oneshot;
 
 use super::counters::Counters;
 use super::memory::{Key, Memory};
-use super::{Batch, Seen, Wiring};
+use super::{Ack, AckSink, Batch, Deletions, Seen, Wiring, Work};
 
 /// Reads under way at once while unknown tasks are looked up.
 const READS_AT_ONCE: usize = 64;
@@ -58,6 +61,13 @@ struct Taken {
     accepted: bool,
 }
 
+/// Who is waiting for the round to be durable.
+enum Waiting {
+    Session(Arc<AckSink>, Vec<Taken>),
+    /// Each task spoken of, and whether this round hides it.
+    Deleter(oneshot::Sender<Deletions>, Vec<(Key, bool)>),
+}
+
 impl<'a> Round<'a> {
     pub(super) fn new(wiring: &'a Wiring, memory: &'a mut Memory, counters: &'a mut Counters) -> Self {
         let now = wiring.clock.now();
@@ -77,34 +87,57 @@ impl<'a> Round<'a> {
 
     pub(super) async fn run(mut self, batches: Vec<Batch>) {
         self.find(&batches).await;
-        let mut sinks = Vec::with_capacity(batches.len());
-        for batch in batches {
-            let taken: Vec<Taken> = batch.items.into_iter().map(|item| self.take(batch.project, item)).collect();
-            sinks.push((batch.sink, taken));
+        let mut waiting = Vec::with_capacity(batches.len());
+        for Batch { project, work } in batches {
+            waiting.push(match work {
+                Work::Events { sink, items } => {
+                    Waiting::Session(sink, items.into_iter().map(|item| self.take(project, item)).collect())
+                }
+                Work::Deletions { keys, reply } => {
+                    let delete = |key| ((project, key), self.delete((project, key)));
+                    Waiting::Deleter(reply, keys.into_iter().map(delete).collect())
+                }
+            });
         }
         let aside_kept = self.commit().await;
-        for (sink, taken) in sinks {
-            let acks = taken
-                .into_iter()
-                .filter(|event| event.key.as_ref().map_or(aside_kept, |key| !self.failed.contains(key)))
-                .filter_map(|event| event.ticket.settle(event.accepted))
-                .collect();
-            sink.push(acks);
+        for waiting in waiting {
+            match waiting {
+                Waiting::Session(sink, taken) => sink.push(self.acks(taken, aside_kept)),
+                // Whoever asked may have gone; the tasks are deleted all the same.
+                Waiting::Deleter(reply, keys) => drop(reply.send(self.deletions(&keys))),
+            }
         }
+    }
+
+    fn acks(&self, taken: Vec<Taken>, aside_kept: bool) -> Vec<Ack> {
+        let durable = |event: &Taken| event.key.as_ref().map_or(aside_kept, |key| !self.failed.contains(key));
+        taken.into_iter().filter(durable).filter_map(|event| event.ticket.settle(event.accepted)).collect()
+    }
+
+    fn deletions(&self, keys: &[(Key, bool)]) -> Deletions {
+        let mut deletions = Deletions::default();
+        for (key, hidden) in keys {
+            if self.failed.contains(key) {
+                deletions.failed += 1;
+            } else {
+                deletions.hidden += u64::from(*hidden);
+            }
+        }
+        deletions
     }
 
     /// Brings the tasks that are spoken of into memory, as far as they exist.
     async fn find(&mut self, batches: &[Batch]) {
         let mut unknown = HashSet::new();
         for batch in batches {
-            for item in &batch.items {
-                if let Seen::Report(sighting) = &item.seen {
-                    let key = (batch.project, sighting.key);
-                    if !self.memory.contains(&key) {
-                        unknown.insert(key);
-                    }
-                }
-            }
+            let keys: &mut dyn Iterator<Item = TaskKey> = match &batch.work {
+                Work::Events { items, .. } => &mut items.iter().filter_map(|item| match &item.seen {
+                    Seen::Report(sighting) => Some(sighting.key),
+                    Seen::Unstorable { .. } => None,
+                }),
+                Work::Deletions { keys, .. } => &mut keys.iter().copied(),
+            };
+            unknown.extend(keys.map(|key| (batch.project, key)).filter(|key| !self.memory.contains(key)));
         }
         let tasks = &self.wiring.tasks;
         let mut found = stream::iter(unknown)
@@ -123,7 +156,7 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn take(&mut self, project: domain::id::ProjectId, item: super::Item) -> Taken {
+    fn take(&mut self, project: ProjectId, item: super::Item) -> Taken {
         let ticket = item.ticket;
         match item.seen {
             Seen::Report(sighting) => {
@@ -136,6 +169,24 @@ impl<'a> Round<'a> {
                 Taken { ticket, key: None, accepted: false }
             }
         }
+    }
+
+    /// Hides a task. Returns whether it was visible: a task that is not durable yet was not.
+    fn delete(&mut self, key: Key) -> bool {
+        let Some(task) = self.memory.touch(&key, self.now) else { return false };
+        let before = *task.header();
+        if before.hidden {
+            return false;
+        }
+        // What an agent's fast clock dated to the future is deleted too (contract D31: at once).
+        let newest = task.reports().last().map_or(self.now, Report::occurred_at);
+        let report = Report::deleted(EventId::mint(self.now), newest.max(self.now));
+        if !task.record(report, self.now).is_write() {
+            return false;
+        }
+        let hidden = task.is_hidden();
+        self.touched.entry(key).or_insert(Some(before));
+        hidden
     }
 
     /// Adds a report to its task. Returns whether it was new.

@@ -13,7 +13,7 @@ use domain::wire::{EventBatch, EventItem};
 
 use super::SessionFacts;
 use crate::presence::{EventTally, Presence};
-use crate::recorder::{Ack, AckSink, Batch, Item, Recorders, Seen, Tally, Ticket};
+use crate::recorder::{Ack, AckSink, Batch, Item, Recorders, Seen, Tally, Ticket, Work};
 
 /// Frames under way per session beyond which more are left for the agent to send again. A real agent stops at 256.
 const FRAMES_UNDER_WAY_MAX: u32 = 1024;
@@ -176,7 +176,8 @@ impl Events {
                 continue;
             }
             let items = std::mem::take(&mut self.gathered[recorder]);
-            self.recorders.send(recorder, Batch { project: self.project, sink: self.sink.clone(), items }).await;
+            let work = Work::Events { sink: self.sink.clone(), items };
+            self.recorders.send(recorder, Batch { project: self.project, work }).await;
         }
         // An idle session keeps nothing.
         self.gathered = Vec::new();
