@@ -6,6 +6,8 @@
 mod layers;
 mod network;
 pub mod setting;
+#[cfg(test)]
+mod tests;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;

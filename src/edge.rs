@@ -33,6 +33,9 @@ pub mod sessions;
 pub mod socket;
 pub mod users;
 
+#[cfg(test)]
+mod tests;
+
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};

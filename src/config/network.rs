@@ -18,17 +18,17 @@ pub struct BadNetwork;
 
 impl Network {
     pub fn contains(&self, ip: IpAddr) -> bool {
-        let (base, ip) = (bits(self.base), bits(ip.to_canonical()));
-        let shift = 128 - u32::from(self.prefix) - if ip.1 { 96 } else { 0 };
-        base.1 == ip.1 && base.0.checked_shr(shift).unwrap_or(0) == ip.0.checked_shr(shift).unwrap_or(0)
-    }
-}
-
-/// The address as a number, and whether it is version 4.
-fn bits(ip: IpAddr) -> (u128, bool) {
-    match ip {
-        IpAddr::V4(ip) => (u32::from(ip).into(), true),
-        IpAddr::V6(ip) => (u128::from(ip), false),
+        match (self.base, ip.to_canonical()) {
+            (IpAddr::V4(base), IpAddr::V4(ip)) => {
+                let shift = 32 - u32::from(self.prefix);
+                u32::from(base).checked_shr(shift) == u32::from(ip).checked_shr(shift)
+            }
+            (IpAddr::V6(base), IpAddr::V6(ip)) => {
+                let shift = 128 - u32::from(self.prefix);
+                u128::from(base).checked_shr(shift) == u128::from(ip).checked_shr(shift)
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
     }
 }
 
@@ -106,6 +106,8 @@ mod tests {
             ("0.0.0.0/0", "::1", false),
             ("::/0", "::1", true),
             ("fd00::/8", "fd12::1", true),
+            ("::1", "::1", true),
+            ("::1", "127.0.0.1", false),
             ("10.0.0.0/8", "::ffff:10.1.2.3", true),
         ] {
             let parsed: Network = network.parse().expect("a network");

@@ -1,0 +1,8 @@
+//! The edge in process: the real router and actors on the memory store, time standing still.
+
+mod accounts;
+mod auth;
+mod bad_input;
+mod keys;
+mod node;
+mod table;
