@@ -2,6 +2,8 @@
 //!
 //! `cargo test -p cql --test fjall figures -- --ignored --nocapture` prints what a sync costs here.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
