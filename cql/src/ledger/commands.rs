@@ -3,10 +3,11 @@
 //! A command's id is its issue time, so the list is in id order and a command's day follows from its id. The
 //! days that have commands stand in a partition of their own, under a day that never comes.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use domain::command::chunk::ChunkIds;
+use domain::command::chunk::{self, ChunkIds};
 use domain::command::{Chunk, Command, Status};
 use domain::id::{CommandId, ProjectId};
 
@@ -94,6 +95,20 @@ async fn list_day(
 /// One command of the project.
 pub async fn get(store: &dyn Store, project: ProjectId, command: CommandId) -> Result<Option<Command>> {
     store.get(&key(project, command)).await?.map(|value| read(&value)).transpose()
+}
+
+/// One command with everything there is to say of it: the result of a bulk command that has ended lists its ids.
+pub async fn detail(store: &dyn Store, project: ProjectId, id: CommandId) -> Result<Option<Command>> {
+    let Some(mut command) = get(store, project, id).await? else { return Ok(None) };
+    let Some(chunks) = command.chunks.filter(|_| command.status.is_terminal()) else { return Ok(Some(command)) };
+    let answered: BTreeMap<u32, ChunkIds> = chunk_ids(store, project, id).await?.into_iter().collect();
+    let mut unanswered = Vec::new();
+    for n in (0..chunks).filter(|n| !answered.contains_key(n)) {
+        unanswered.extend(frozen(store, project, id, n).await?);
+    }
+    let answered: Vec<ChunkIds> = answered.into_values().collect();
+    command.result = Some(chunk::result_with_ids(command.result.as_deref(), &answered, &unanswered));
+    Ok(Some(command))
 }
 
 /// What became of each id of a bulk command, chunk by chunk, as far as it is known.

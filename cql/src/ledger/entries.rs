@@ -116,7 +116,7 @@ pub async fn tail(store: &dyn Store, project: ProjectId, seq: u64, limit: usize)
             entries.push(from_row(row)?);
         }
         // A partition that is not full ends the ledger; the next one starts where a full one ends.
-        if entries.len() < limit && next % CHUNK_ENTRIES != 0 {
+        if entries.len() < limit && !next.is_multiple_of(CHUNK_ENTRIES) {
             break;
         }
     }

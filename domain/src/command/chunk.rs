@@ -5,8 +5,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::wire::overlay;
 use crate::task::Priority;
 
 pub const IDS_MAX: usize = 250;
@@ -71,6 +73,20 @@ pub struct ChunkIds {
     /// Id to the agent's words.
     pub failed: BTreeMap<String, String>,
     pub skipped: Vec<String>,
+}
+
+/// A bulk command's result with what became of each id; `unanswered` are the ids of chunks without an outcome.
+pub fn result_with_ids(result: Option<&str>, answered: &[ChunkIds], unanswered: &[Chunk]) -> String {
+    let mut all = ChunkIds::default();
+    for ids in answered {
+        all.succeeded.extend(ids.succeeded.clone());
+        all.failed.extend(ids.failed.clone());
+        all.skipped.extend(ids.skipped.iter().cloned());
+    }
+    let rest = unanswered.iter().flat_map(|chunk| &chunk.tasks).map(|task| task.task_id.clone());
+    all.skipped.extend(rest);
+    let ids = json!({ "new_task_ids": all.succeeded, "failures": all.failed, "skipped_ids": all.skipped });
+    overlay(result.unwrap_or("{}"), &ids.to_string())
 }
 
 /// The parts of an agent's bulk result that speak of single ids; engines name them differently (WIRE 6.3).

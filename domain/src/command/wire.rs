@@ -208,3 +208,6 @@ fn wire_target_id(command: &Command) -> Option<&str> {
         | Action::CancelConsumer => command.target_id.as_deref(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,6 +70,11 @@ async fn a_chunk_that_times_out_ends_the_command_and_skips_the_rest() {
     let ended = node.until(issued.id, Status::TimedOut).await;
     let progress = ended.progress.unwrap();
     assert_eq!((progress.succeeded, progress.skipped, progress.pending), (250, 350, 0));
+    let detail = commands::detail(&node.store, PROJECT, issued.id).await.unwrap().unwrap();
+    let result: serde_json::Value = serde_json::from_str(&detail.result.unwrap()).unwrap();
+    assert_eq!(result["new_task_ids"].as_object().unwrap().len(), 250);
+    assert_eq!(result["skipped_ids"].as_array().unwrap().len(), 350);
+    assert_eq!(result["skipped"], 350);
     assert!(worker.next().await.is_none());
 }
 

@@ -20,7 +20,7 @@ use super::harness::*;
 use crate::clock::Clock;
 use crate::project::{Heard, ProjectHandle};
 
-const SEEDS: u64 = 24;
+const SEEDS: u64 = 12;
 const OPERATIONS: usize = 60;
 
 /// Numbers that follow from a seed.
@@ -178,7 +178,9 @@ async fn run(seed: u64) {
         }
         tokio::time::sleep(Duration::from_secs(4)).await;
     }
-    judge(&store, &seen.lock().unwrap(), &accepted.lock().unwrap(), seed).await;
+    let seen = std::mem::take(&mut *seen.lock().unwrap());
+    let accepted = accepted.lock().unwrap().clone();
+    judge(&store, &seen, &accepted, seed).await;
 }
 
 async fn judge(store: &Memory, seen: &Seen, accepted: &BTreeSet<CommandId>, seed: u64) {
