@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::presence::Presence;
-use crate::project::{IssueError, NoteError, ProjectHandle};
+use crate::project::{IssueError, NoteError, ProjectHandle, wake_open_projects};
 use crate::recorder::{Batch, Recorders, Wiring, Work};
 use crate::session::SessionFacts;
 use crate::supervisor::{Arguments, NodeSupervisor, ProjectWiring, Projects, SupervisorMessage};
@@ -113,7 +113,7 @@ impl Mesh {
         };
         let (supervisor, _ended) = Actor::spawn(None, NodeSupervisor, arguments).await?;
         tokio::spawn(presence.clone().run());
-        Ok(Self(Arc::new(Inner {
+        let mesh = Self(Arc::new(Inner {
             clock: config.clock,
             store: config.store,
             directory,
@@ -124,7 +124,9 @@ impl Mesh {
             supervisor,
             drain: CancellationToken::new(),
             sessions: TaskTracker::new(),
-        })))
+        }));
+        tokio::spawn(wake_open_projects(mesh.clone()));
+        Ok(mesh)
     }
 
     pub fn clock(&self) -> &Clock {

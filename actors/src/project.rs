@@ -15,6 +15,7 @@ mod handle;
 mod load;
 mod prepare;
 mod state;
+mod wake;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,7 @@ use self::append::AppendDone;
 pub use self::handle::{Heard, IssueError, NoteError, ProjectHandle};
 use self::prepare::Ready;
 use self::state::{Input, State};
+pub(crate) use self::wake::wake_open_projects;
 use crate::agent::{Avoid, Dispatched, NO_SESSIONS};
 use crate::clock::Clock;
 use crate::directory::Directory;

@@ -210,6 +210,9 @@ impl ProjectActor {
         for command in waiting {
             self.on_lane(state, command, None);
         }
+        if state.agents.get(&agent).is_some_and(|child| child.failures.is_empty()) {
+            state.agents.remove(&agent);
+        }
         self.ensure_agent(myself, state, agent).await;
     }
 

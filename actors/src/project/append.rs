@@ -132,6 +132,7 @@ impl ProjectActor {
         let loaded = load::load(&*self.store, self.project, &self.keys.ledger).await.map_err(Uncertain::Ledger)?;
         let load::Loaded { log, projector, head_seq } = loaded;
         (state.log, state.projector, state.head_seq) = (log, projector, head_seq);
+        state.forget_ended();
         state.catch_up_at = state.catch_up_at.or_else(|| state.next_catch_up(self.clock.now()));
         Ok(())
     }

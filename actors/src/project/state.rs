@@ -139,6 +139,15 @@ impl State {
         }
     }
 
+    /// Forgets what was remembered of commands that another home has ended.
+    pub(super) fn forget_ended(&mut self) {
+        let fold = &self.log.fold;
+        self.acked.retain(|command| fold.open(*command).is_some());
+        self.returned.retain(|command, _| fold.open(*command).is_some());
+        self.avoid.retain(|command, _| fold.open(*command).is_some());
+        self.unsent.retain(|command, _| fold.open(*command).is_some());
+    }
+
     /// Forgets what was remembered of a command that has ended.
     pub(super) fn forget(&mut self, command: CommandId) {
         self.acked.remove(&command);

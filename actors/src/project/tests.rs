@@ -3,3 +3,4 @@ mod delivery;
 mod harness;
 mod homes;
 mod lifecycle;
+mod wake;
