@@ -86,3 +86,6 @@ impl Actor for Recorder {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
