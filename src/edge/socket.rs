@@ -16,7 +16,7 @@ use bytes::Bytes;
 use cql::accounts::{AgentCredential, agent_by_token};
 use domain::id::SessionId;
 use domain::wire::{CloseCode, FRAME_BYTES_MAX, Hello, HelloAck, SessionKey};
-use futures_util::{Sink, SinkExt, Stream, StreamExt};
+use futures_util::{Sink, Stream, StreamExt};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::app::App;
@@ -109,9 +109,6 @@ async fn greet(app: &App, credential: AgentCredential, socket: &mut AgentSocket)
         heartbeat_interval_seconds: u16::try_from(app.config.heartbeat.as_secs()).unwrap_or(u16::MAX),
         max_frame_size_bytes: FRAME_BYTES_MAX as u32,
     };
-    if socket.send(Bytes::from(ack.to_text(now))).await.is_err() {
-        return CloseCode::Normal;
-    }
     let secret = app.master.project_secret(credential.project);
     let key = SessionKey::new(secret.as_bytes(), credential.agent, credential.project, &session.to_string());
     let (handle, orders) = SessionHandle::new(SessionFacts {
@@ -129,7 +126,7 @@ async fn greet(app: &App, credential: AgentCredential, socket: &mut AgentSocket)
         agent.id = %credential.agent, session.id = %session, project = credential.project_slug,
         worker = hello.worker_id.as_deref(), "agent connected"
     );
-    let code = run(app.mesh.clone(), Opening { handle, orders, hello, key }, &mut *socket).await;
+    let code = run(app.mesh.clone(), Opening { handle, orders, hello, key, greeting: ack.to_text(now).into() }, &mut *socket).await;
     tracing::info!(agent.id = %credential.agent, session.id = %session, code = code.code(), "agent disconnected");
     if socket.too_big { CloseCode::TooBig } else { code }
 }

@@ -31,20 +31,24 @@ pub struct Opening {
     pub orders: mpsc::Receiver<SessionMessage>,
     pub hello: Hello,
     pub key: SessionKey,
+    /// The hello_ack: written once the session has its place, and before anything else.
+    pub greeting: Bytes,
 }
 
 /// Serves one agent connection until it ends; the caller closes the socket with the answer.
-///
-/// The hello_ack must have been written, and nothing else.
 pub async fn run<S, E>(mesh: Mesh, opening: Opening, mut socket: S) -> CloseCode
 where
     S: Stream<Item = Bytes> + Sink<Bytes, Error = E> + Unpin + Send,
 {
-    let Opening { handle, orders, hello, key } = opening;
+    let Opening { handle, orders, hello, key, greeting } = opening;
     match mesh.directory().up(handle.clone()) {
         Arrival::Full => return CloseCode::TooManyConnections,
         Arrival::Connected(Some(displaced)) => displaced.close(CloseCode::Displaced),
         Arrival::Connected(None) => {}
+    }
+    if !matches!(timeout(WRITE_PATIENCE, socket.send(greeting)).await, Ok(Ok(()))) {
+        mesh.directory().down(handle.facts.agent, handle.id());
+        return CloseCode::Normal;
     }
     mesh.presence().process_up(&handle.facts, &hello).await;
     mesh.session_up(&handle.facts).await;
