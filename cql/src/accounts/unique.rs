@@ -134,22 +134,20 @@ async fn settle(store: &dyn Store, key: &Key, commit: Commit, mine: Claim) -> Re
     for _ in 0..ATTEMPTS {
         match store.commit_one(commit.clone()).await? {
             Committed::Done => return Ok(Claimed::Mine),
-            Committed::Unknown => {}
-            Committed::Lost(_) => match store.get(key).await? {
-                Some(bytes) => {
-                    let found = Claim::decode(&bytes)?;
-                    if found != mine {
-                        return Ok(Claimed::Held(found));
-                    }
-                    // An earlier attempt of ours happened after all; what follows it may not have.
-                    if !commit.follow.is_empty() {
-                        store.write(commit.follow.clone()).await?;
-                    }
-                    return Ok(Claimed::Mine);
-                }
-                None => {}
-            },
+            Committed::Unknown => continue,
+            Committed::Lost(_) => {}
         }
+        // Released between the commit and this read: the next attempt decides.
+        let Some(bytes) = store.get(key).await? else { continue };
+        let found = Claim::decode(&bytes)?;
+        if found != mine {
+            return Ok(Claimed::Held(found));
+        }
+        // An earlier attempt of ours happened after all; what follows it may not have.
+        if !commit.follow.is_empty() {
+            store.write(commit.follow.clone()).await?;
+        }
+        return Ok(Claimed::Mine);
     }
     Err(undecided())
 }
