@@ -242,3 +242,6 @@ fn heartbeat(clues: Clues) -> Result<Payload> {
             "celery.queue_depths": "{}", "celery.worker_details": worker.to_string()}});
     Ok(Payload::new(payload.to_string())?)
 }
+
+#[cfg(test)]
+mod tests;

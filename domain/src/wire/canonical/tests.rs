@@ -166,7 +166,7 @@ fn shuffled(value: &serde_json::Value, seed: usize) -> String {
                 .collect();
             let turn = seed % members.len().max(1);
             members.rotate_left(turn);
-            if seed % 3 == 0 {
+            if seed.is_multiple_of(3) {
                 members.reverse();
             }
             format!("{{ {} }}", members.join(" , "))
