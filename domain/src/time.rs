@@ -58,6 +58,9 @@ impl Timestamp {
 
     /// Parses RFC 3339 text; a text without an offset is refused.
     pub fn parse(text: &str) -> Result<Self, BadTimestamp> {
+        if let Some(instant) = Self::parse_utc(text.as_bytes()) {
+            return Ok(instant);
+        }
         // jiff also reads forms that RFC 3339 does not have, so the shape is checked first.
         let bytes = text.as_bytes();
         let shaped = bytes.len() >= 20
@@ -73,6 +76,48 @@ impl Timestamp {
         let instant: jiff::Timestamp = text.parse().map_err(|_| BadTimestamp)?;
         Ok(Self(instant.as_microsecond()))
     }
+}
+
+impl Timestamp {
+    /// The two shapes every agent writes: UTC as `Z` or `+00:00`, at most six fraction digits. Two are read per
+    /// event, so they do not go through the general parser, which reads whatever this one leaves.
+    fn parse_utc(text: &[u8]) -> Option<Self> {
+        let local = text.strip_suffix(b"Z").or_else(|| text.strip_suffix(b"+00:00"))?;
+        let (clock, fraction) = local.split_at_checked(19)?;
+        let shaped = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
+        if shaped.iter().any(|(place, byte)| clock[*place] != *byte) {
+            return None;
+        }
+        let (year, month, day) = (digits(&clock[..4])?, digits(&clock[5..7])?, digits(&clock[8..10])?);
+        let (hour, minute, second) = (digits(&clock[11..13])?, digits(&clock[14..16])?, digits(&clock[17..])?);
+        // A day that not every month has, or a leap second, is the general parser's.
+        if !(1970..=9998).contains(&year) || !(1..=12).contains(&month) || !(1..=28).contains(&day) {
+            return None;
+        }
+        if hour > 23 || minute > 59 || second > 59 {
+            return None;
+        }
+        let micros = match fraction {
+            [] => 0,
+            [b'.', places @ ..] if (1..=6).contains(&places.len()) => {
+                digits(places)? * 10_i64.pow(6 - places.len() as u32)
+            }
+            _ => return None,
+        };
+        let secs = days_from_civil(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second;
+        Some(Self(secs * 1_000_000 + micros))
+    }
+}
+
+fn digits(text: &[u8]) -> Option<i64> {
+    text.iter().try_fold(0, |number, byte| byte.is_ascii_digit().then(|| number * 10 + i64::from(byte - b'0')))
+}
+
+/// Days from the Unix epoch to a day of the Gregorian calendar.
+const fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = year - (month <= 2) as i64;
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    year * 365 + year / 4 - year / 100 + year / 400 + day_of_year - 719_468
 }
 
 impl fmt::Display for Timestamp {
@@ -138,6 +183,34 @@ mod tests {
         ] {
             assert_eq!(Timestamp::from_micros(micros).to_string(), text);
             assert_eq!(Timestamp::parse(text), Ok(Timestamp::from_micros(micros)));
+        }
+    }
+
+    #[test]
+    fn the_short_way_reads_what_the_general_parser_reads() {
+        let general =
+            |text: &str| text.parse::<jiff::Timestamp>().ok().map(|instant| Timestamp(instant.as_microsecond()));
+        let mut instant = 0_i64;
+        while instant < 7_000_000_000_000_000 {
+            let text = Timestamp(instant).to_string();
+            assert_eq!(
+                Timestamp::parse_utc(text.as_bytes()).or_else(|| general(&text)),
+                Some(Timestamp(instant)),
+                "{text}"
+            );
+            instant += 77_777_777_777_777 / 100;
+        }
+        for text in ["2026-04-16T12:00:00Z", "2026-04-16T12:00:00.5Z", "2000-02-28T23:59:59.000001+00:00"] {
+            assert!(Timestamp::parse_utc(text.as_bytes()).is_some_and(|at| Some(at) == general(text)), "{text}");
+        }
+        for text in [
+            "2026-02-30T00:00:00Z",
+            "2026-04-16T24:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-04-16T12:00:00.Z",
+            "2026-04-16T12:0x:00Z",
+        ] {
+            assert_eq!(Timestamp::parse(text), Err(BadTimestamp), "{text}");
         }
     }
 
