@@ -20,7 +20,7 @@ struct TextVisitor;
 
 /// Ends a visit of a value that is not of the wanted type.
 macro_rules! anything_else_is_none {
-    ($lifetime:lifetime) => {
+    () => {
         fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
             Ok(None)
         }
@@ -36,13 +36,15 @@ macro_rules! anything_else_is_none {
         fn visit_unit<E>(self) -> Result<Self::Value, E> {
             Ok(None)
         }
-        fn visit_seq<A: SeqAccess<$lifetime>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-            while seq.next_element::<IgnoredAny>()?.is_some() {}
-            Ok(None)
-        }
     };
 }
 pub(super) use anything_else_is_none;
+
+/// Reads a list to its end without looking.
+pub(super) fn skip_list<'de, A: SeqAccess<'de>, T>(mut seq: A) -> Result<Option<T>, A::Error> {
+    while seq.next_element::<IgnoredAny>()?.is_some() {}
+    Ok(None)
+}
 
 impl<'de> Visitor<'de> for TextVisitor {
     type Value = Option<Cow<'de, str>>;
@@ -59,7 +61,11 @@ impl<'de> Visitor<'de> for TextVisitor {
         Ok(Some(Cow::Owned(text.to_owned())))
     }
 
-    anything_else_is_none!('de);
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+        skip_list(seq)
+    }
+
+    anything_else_is_none!();
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::super::lenient::{Text, anything_else_is_none};
+use super::super::lenient::{Text, anything_else_is_none, skip_list};
 
 /// Events of one frame. It is acked as a whole, whatever its items look like.
 #[derive(Debug)]
@@ -82,29 +82,20 @@ struct Items<'a>(Option<List<'a>>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Items<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = <&'de RawValue>::deserialize(deserializer)?;
-        Ok(Self(serde_json::from_str(raw.get()).ok().map(|ItemList(list)| list)))
-    }
-}
-
-struct ItemList<'a>(List<'a>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for ItemList<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(ItemsVisitor).map(Self)
+        deserializer.deserialize_any(ItemsVisitor).map(Self)
     }
 }
 
 struct ItemsVisitor;
 
 impl<'de> Visitor<'de> for ItemsVisitor {
-    type Value = List<'de>;
+    type Value = Option<List<'de>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list")
+        f.write_str("any value")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<List<'de>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut list = List { events: Vec::new(), malformed: 0 };
         while let Some(Item(item)) = seq.next_element()? {
             match item {
@@ -112,8 +103,19 @@ impl<'de> Visitor<'de> for ItemsVisitor {
                 None => list.malformed += 1,
             }
         }
-        Ok(list)
+        Ok(Some(list))
     }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    anything_else_is_none!();
 }
 
 struct Item<'a>(Option<EventItem<'a>>);
@@ -155,7 +157,11 @@ impl<'de> Visitor<'de> for ItemVisitor {
         Ok(None)
     }
 
-    anything_else_is_none!('de);
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+        skip_list(seq)
+    }
+
+    anything_else_is_none!();
 }
 
 /// Keys of a batch's payload and of its items.
@@ -232,5 +238,9 @@ impl<'de> Visitor<'de> for TextsVisitor {
         Ok(None)
     }
 
-    anything_else_is_none!('de);
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+        skip_list(seq)
+    }
+
+    anything_else_is_none!();
 }
