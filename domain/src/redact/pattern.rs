@@ -51,7 +51,7 @@ pub(super) fn is_suspicious(json: &[u8], is_event: bool) -> bool {
             },
             b'@' if is_event && is_worker_value(json, at) => false,
             b'@' => email(json, at).is_some(),
-            _ => is_word(json, at) || secret(json, at).is_some(),
+            _ => may_tell(json, at) && (is_word(json, at) || secret(json, at).is_some()),
         };
         if tells {
             return true;
@@ -79,7 +79,7 @@ pub(super) fn scrub(text: &str, emails: Emails) -> Cow<'_, str> {
     let bytes = text.as_bytes();
     let (mut out, mut copied, mut at) = (String::new(), 0, 0);
     while at < bytes.len() {
-        if !TELLING[usize::from(bytes[at])] {
+        if !TELLING[usize::from(bytes[at])] || !(bytes[at] == b'@' || may_tell(bytes, at)) {
             at += 1;
             continue;
         }
@@ -103,6 +103,30 @@ pub(super) fn scrub(text: &str, emails: Emails) -> Cow<'_, str> {
 }
 
 type Span = (usize, usize);
+
+/// Whether the bytes beside a telling one fit any word or form: most do not, and this is much cheaper than to look.
+fn may_tell(bytes: &[u8], at: usize) -> bool {
+    let lower = |byte: Option<&u8>| byte.map_or(0, |byte| byte | 0x20);
+    let before = at.checked_sub(1).and_then(|before| bytes.get(before));
+    let (before, after) = (lower(before), lower(bytes.get(at + 1)));
+    match bytes[at] | 0x20 {
+        b'p' => matches!(after, b'a' | b'w'),
+        b'k' => before == b'o' || matches!(after, b'e' | b'-' | 0x7f),
+        b'c' => matches!(before, b'e' | b'o') || matches!(after, b'r' | b'a' | b'v'),
+        b'u' => before == b'a' && after == b't',
+        b'n' => before == b's' || (before == b'o' && matches!(after, b'i' | b'_' | b'-' | 0x7f)),
+        b'b' => after == b'e',
+        b'j' => before == b'y' || after == b'w',
+        b'a' => matches!(after, b'k' | b's' | b'i'),
+        b'w' => after == b'h',
+        b'x' | b'h' => after == b'o',
+        b'g' => matches!(after, b'h' | b'i' | b'l'),
+        b's' => matches!(after, b'k' | b'g'),
+        b':' => after == b'/',
+        b'-' => after.is_ascii_digit() && before.is_ascii_digit(),
+        _ => true,
+    }
+}
 
 /// Whether a telling letter stands in a word that names secrets.
 fn is_word(bytes: &[u8], at: usize) -> bool {
