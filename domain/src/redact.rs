@@ -140,6 +140,28 @@ mod tests {
         assert_eq!(scrubbed, format!("{}\"<redacted>\"{}", "[".repeat(64), "]".repeat(64)));
     }
 
+    #[test]
+    fn text_made_to_cost_time_costs_little() {
+        for part in [
+            "@",
+            "a@",
+            "://",
+            "eyJ",
+            "ghp_",
+            "pass",
+            "password='[REDACTED] ",
+            "password=\"[REDACTED]\\\"",
+            "SK0",
+            "-----BEGIN ",
+            "bearer ",
+            "\\u0040",
+        ] {
+            let hostile = part.repeat(60_000 / part.len());
+            let quoted = serde_json::json!({ "worker": hostile, "x": [hostile] }).to_string();
+            assert!(!event_data(&quoted).is_empty() && !text(&hostile).is_empty());
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn any_text_survives_and_scrubbing_is_idempotent(dirty in "(?s).{0,80}|[a-z@:/.='\" -]{0,60}") {

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::{EMAIL, REDACTED, is_marker, is_secret_key};
+use super::{EMAIL, REDACTED, is_secret_key};
 
 /// Whether addresses are replaced.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,13 @@ pub(super) enum Emails {
 
 /// Opening brackets beyond this make a JSON text worth a walk that bounds its depth.
 const BRACKETS_MAX: u32 = 64;
+
+/// How far a name, a worker or the credentials of a URL are followed: text that an agent made to cost time must
+/// not be looked at again from each of its bytes.
+const LOOK_MAX: usize = 256;
+
+/// Colons within the credentials of a URL; a text of more is no URL.
+const CREDENTIAL_COLONS_MAX: usize = 8;
 
 const fn telling() -> [bool; 256] {
     let mut table = [false; 256];
@@ -67,7 +74,10 @@ fn is_control_escape(escape: &[u8]) -> bool {
 
 /// Whether the string around `at` is the value of a member `worker`.
 fn is_worker_value(json: &[u8], at: usize) -> bool {
-    let open = json[..at].iter().rposition(|byte| *byte == b'"').unwrap_or_default();
+    let start = at.saturating_sub(LOOK_MAX);
+    let Some(open) = json[start..at].iter().rposition(|byte| *byte == b'"').map(|open| start + open) else {
+        return false;
+    };
     let before = json[..open].trim_ascii_end();
     json.trim_ascii_start().starts_with(b"{")
         && before.ends_with(b"\"worker\":")
@@ -169,8 +179,12 @@ fn assignment(text: &str, at: usize) -> Option<Span> {
         return None;
     }
     let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-    let start = bytes[..at].iter().rposition(|byte| !is_name(byte)).map_or(0, |before| before + 1);
-    let end = at + bytes[at..].iter().position(|byte| !is_name(byte))?;
+    let back = bytes[..at].iter().rev().take(LOOK_MAX).take_while(|byte| is_name(byte)).count();
+    let ahead = bytes[at..].iter().take(LOOK_MAX).take_while(|byte| is_name(byte)).count();
+    let (start, end) = (at - back, at + ahead);
+    if end == bytes.len() || back + ahead > LOOK_MAX {
+        return None;
+    }
     let name = &text[start..end];
     if !is_secret_key(name) {
         return None;
@@ -187,9 +201,11 @@ fn assignment(text: &str, at: usize) -> Option<Span> {
         _ => return None,
     }
     next = blank(next + 1);
+    if starts_with_marker(text[next..].trim_start_matches(['"', '\''])) {
+        return None;
+    }
     let span = value(bytes, next)?;
-    let is_done = is_marker(&text[span.0..span.1]) || starts_with_marker(&text[span.0..]);
-    (span.0 < span.1 && !is_done && !is_literal(&text[span.0..span.1])).then_some(span)
+    (span.0 < span.1 && !is_literal(&text[span.0..span.1])).then_some(span)
 }
 
 fn starts_with_marker(text: &str) -> bool {
@@ -300,8 +316,17 @@ fn credentials(bytes: &[u8], at: usize) -> Option<Span> {
     let rest = bytes[at..].strip_prefix(b"://")?;
     let is_web = bytes[..at].ends_with(b"http") || bytes[..at].ends_with(b"https");
     let is_end = |byte: &u8| byte.is_ascii_whitespace() || b"\"'<>`@".contains(byte) || (is_web && *byte == b'/');
-    let end = rest.iter().position(is_end)?;
-    (rest[end] == b'@' && rest[..end].contains(&b':')).then_some((at + 3, at + 3 + end))
+    let mut colons = 0;
+    for (end, byte) in rest.iter().enumerate().take(4 * LOOK_MAX) {
+        if is_end(byte) {
+            return (*byte == b'@' && colons > 0).then_some((at + 3, at + 3 + end));
+        }
+        colons += usize::from(*byte == b':');
+        if colons > CREDENTIAL_COLONS_MAX {
+            return None;
+        }
+    }
+    None
 }
 
 /// `123-45-6789`, at its first dash.
@@ -321,7 +346,7 @@ fn social_security(bytes: &[u8], at: usize) -> Option<Span> {
 
 /// Three dotted segments that begin with `eyJ`, at the `J`.
 fn jwt(bytes: &[u8], at: usize) -> Option<Span> {
-    let start = at.checked_sub(2).filter(|start| bytes[*start..at] == *b"ey")?;
+    let start = at.checked_sub(2).filter(|start| bytes[*start..at] == *b"ey" && !is_inside_word(bytes, *start))?;
     let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
     let mut end = start;
     for segment in 0..3 {
