@@ -118,3 +118,45 @@ install the agent beside it (`pip install z4j-celery`), and start the worker wit
     );
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use cql::engine::memory::Memory;
+
+    use super::*;
+    use crate::config::Layers;
+
+    fn config(flags: &[(&'static str, &str)]) -> Config {
+        let flags: BTreeMap<_, _> = flags.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+        Config::resolve(&Layers::collect(flags, &|_| None).unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_first_start_makes_an_administrator_and_a_project_and_the_next_makes_nothing() {
+        let (store, clock, config) = (Memory::new(), Clock::machine(), config(&[]));
+        let first = prepare(&store, &clock, &config).await.unwrap();
+        let Start::First { email, generated: Some(password) } = &first else { panic!("{first:?}") };
+        let admin = user::by_email(&store, email).await.unwrap().unwrap();
+        assert!(admin.is_admin);
+        assert!(Passwords::new().verify(password, Some(&admin.password_hash)).await.unwrap());
+        assert!(project::by_slug(&store, DEFAULT_PROJECT).await.unwrap().is_some());
+        let greeting = greeting(&first, &config, "synced");
+        for word in [password, email, "Z4J_TOKEN", "celery -A app worker -E", "http://127.0.0.1:7700", "thalamus-data"]
+        {
+            assert!(greeting.contains(word), "{word}");
+        }
+        assert_eq!(prepare(&store, &clock, &config).await.unwrap(), Start::Again);
+        assert!(!super::greeting(&Start::Again, &config, "synced").contains("password"));
+    }
+
+    #[tokio::test]
+    async fn a_given_password_is_used_and_not_printed() {
+        let config = config(&[("admin-email", "ann@example.org"), ("admin-password", "Correct-Horse-7")]);
+        let store = Memory::new();
+        let start = prepare(&store, &Clock::machine(), &config).await.unwrap();
+        assert_eq!(start, Start::First { email: "ann@example.org".to_owned(), generated: None });
+        assert!(!greeting(&start, &config, "synced").contains("Correct-Horse-7"));
+    }
+}

@@ -57,3 +57,36 @@ pub async fn check(store: &dyn Store, master: &MasterSecret, now: Timestamp) -> 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use cql::engine::memory::Memory;
+
+    use super::*;
+    use crate::config::Layers;
+
+    #[tokio::test]
+    async fn a_secret_is_made_once_for_its_owner_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let flags = BTreeMap::from([("data-dir", folder.path().to_str().unwrap().to_owned())]);
+        let config = Config::resolve(&Layers::collect(flags, &|_| None).unwrap()).unwrap();
+        let first = load(&config).unwrap();
+        assert_eq!(load(&config).unwrap().fingerprint(), first.fingerprint());
+        let mode = std::fs::metadata(folder.path().join(FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[tokio::test]
+    async fn a_store_is_opened_with_its_first_secret_only() {
+        let (store, now) = (Memory::new(), Timestamp::from_secs(1_776_340_800));
+        let first = MasterSecret::new("0123456789abcdef0123456789abcdef").unwrap();
+        let other = MasterSecret::new("0123456789abcdef0123456789abcdeX").unwrap();
+        check(&store, &first, now).await.unwrap();
+        check(&store, &first, now).await.unwrap();
+        let refused = check(&store, &other, now).await.unwrap_err().to_string();
+        assert!(refused.contains("not the one this store was first used with"), "{refused}");
+    }
+}

@@ -14,25 +14,30 @@ use super::{Caller, ProjectScope, Via, authenticate, cookie, scope};
 use crate::edge::app::App;
 use crate::edge::audit;
 use crate::edge::error::{ApiError, ApiResult, Denied};
+use crate::edge::extract::body::discard;
 use crate::edge::extract::path;
 use crate::edge::route::{Access, Found, Route, find};
 
 pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
-    let Some(matched) = request.extensions().get::<MatchedPath>().cloned() else {
-        return next.run(request).await; // no such path: the fallback answers
-    };
-    let route = match find(request.method(), matched.as_str()) {
-        Found::Route(route) => route,
-        Found::OtherMethods(allow) => return ApiError::MethodNotAllowed { allow }.into_response(),
-        Found::Nothing => {
-            return ApiError::Internal(format!("{} has no row in the route table", matched.as_str()).into())
-                .into_response();
-        }
-    };
     let (mut parts, body) = request.into_parts();
-    match admit(&app, route, &mut parts).await {
+    match decide(&app, &mut parts).await {
         Ok(()) => next.run(Request::from_parts(parts, body)).await,
-        Err(error) => error.into_response(),
+        Err(error) => {
+            discard(body).await;
+            error.into_response()
+        }
+    }
+}
+
+/// What the table says of this request.
+async fn decide(app: &App, parts: &mut Parts) -> ApiResult<()> {
+    let Some(matched) = parts.extensions.get::<MatchedPath>().cloned() else {
+        return Err(ApiError::NotFound("route"));
+    };
+    match find(&parts.method, matched.as_str()) {
+        Found::Route(route) => admit(app, route, parts).await,
+        Found::OtherMethods(allow) => Err(ApiError::MethodNotAllowed { allow }),
+        Found::Nothing => Err(ApiError::Internal(format!("{} has no row in the route table", matched.as_str()).into())),
     }
 }
 

@@ -11,6 +11,10 @@ use super::strict;
 use crate::edge::BODY_MAX;
 use crate::edge::error::{ApiError, Problem};
 
+/// As much of an unwanted body is read, for so long.
+const DISCARD_MAX: usize = 64 * 1024;
+const DISCARD_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// A JSON object that fits `T` and has nothing else.
 #[derive(Debug)]
 pub struct Body<T>(pub T);
@@ -19,10 +23,11 @@ impl<S: Send + Sync, T: FromFields> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        if !is_json(request.headers()) {
+        let is_json = is_json(request.headers());
+        let bytes = read(request, state, BODY_MAX).await?;
+        if !is_json {
             return Err(ApiError::NotJson);
         }
-        let bytes = read(request, state, BODY_MAX).await?;
         match strict::parse(&bytes).map_err(ApiError::invalid)? {
             Value::Object(members) => Fields::of_body(members).read().map(Self),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
@@ -41,6 +46,13 @@ pub async fn read<S: Send + Sync>(request: Request, state: &S, limit: usize) -> 
             ApiError::BadRequest { code: "bad_request", message: "the request body could not be read".to_owned() }
         }
     })
+}
+
+/// Reads a body that nobody wants. An answer sent before its request was read ends the connection, and the
+/// client's next request on it with it.
+pub async fn discard(body: axum::body::Body) {
+    // What does not fit, or does not come, ends the connection after all.
+    let _ = tokio::time::timeout(DISCARD_WITHIN, axum::body::to_bytes(body, DISCARD_MAX)).await;
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
