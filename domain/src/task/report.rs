@@ -112,37 +112,8 @@ impl Sighting {
 /// dated to the nearer bound. Nothing else ever rewrites it.
 fn occurred_at(text: Option<&str>, now: Timestamp) -> Timestamp {
     let Some(text) = text else { return now };
-    let read = parse_usual(text).or_else(|| Timestamp::parse(text).ok());
-    let read = read.or_else(|| Timestamp::parse(&format!("{text}Z")).ok());
+    let read = Timestamp::parse(text).or_else(|_| Timestamp::parse(&format!("{text}Z"))).ok();
     read.map_or(now, |at| at.clamp(now.plus_secs(-PAST_MAX_SECS), now.plus_secs(FUTURE_MAX_SECS)))
-}
-
-/// The one form real agents send, `2026-11-23T21:06:06.427530+00:00`, five times faster than the general parser.
-fn parse_usual(text: &str) -> Option<Timestamp> {
-    let bytes: &[u8; 32] = text.as_bytes().try_into().ok()?;
-    if !bytes.ends_with(b"+00:00") || bytes[4] != b'-' || bytes[7] != b'-' || bytes[10] != b'T' {
-        return None;
-    }
-    if bytes[13] != b':' || bytes[16] != b':' || bytes[19] != b'.' {
-        return None;
-    }
-    let number = |from: usize, to: usize| {
-        bytes[from..to]
-            .iter()
-            .try_fold(0_i64, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + i64::from(digit - b'0')))
-    };
-    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    let (hour, minute, second, micros) = (number(11, 13)?, number(14, 16)?, number(17, 19)?, number(20, 26)?);
-    // Days beyond the 28th are left to the general parser, which knows the months.
-    if !(1..=12).contains(&month) || !(1..=28).contains(&day) || hour > 23 || minute > 59 || second > 59 {
-        return None;
-    }
-    let (year, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
-    let era = year.div_euclid(400);
-    let of_era = year.rem_euclid(400);
-    let of_year = (153 * month + 2) / 5 + day - 1;
-    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
-    Some(Timestamp::from_secs(days * 86_400 + hour * 3600 + minute * 60 + second).plus_micros(micros))
 }
 
 /// The event's own id, or one that a re-send of the same event yields again.
