@@ -81,7 +81,9 @@ async fn open(config: &Config) -> anyhow::Result<Opened> {
     if matches!(config.store, config::StoreConfig::Embedded) && !config.data_dir.is_dir() {
         bail!("there is no data folder {} (setting `data-dir`)", config.data_dir.display());
     }
-    store::open_store(config).await.context("the store is not available to this command; stop the server if one runs on it")
+    store::open_store(config)
+        .await
+        .context("the store is not available to this command; stop the server if one runs on it")
 }
 
 /// The password for a user, and whether it was made here.
