@@ -41,8 +41,8 @@ enum Scenario {
     Rest(reads::Reads),
     /// The protocol alone: verify and read a frame, seal an ack.
     Wire {
-        /// Rounds of 20 000 frames; the best counts.
-        #[arg(long, default_value_t = 15)]
+        /// Rounds of 500 frames; the best counts.
+        #[arg(long, default_value_t = 2000)]
         rounds: usize,
     },
 }

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use crate::clock;
 use crate::events::{Clues, Events};
 
-/// Frames per round; the receiver's window is full after one.
-const ROUND: usize = 20_000;
+/// Frames per round: short, so that on a busy machine some rounds run undisturbed.
+const ROUND: usize = 500;
 
 pub(crate) fn run(rounds: usize) -> Result<String> {
     let key = SessionKey::new(&[7; 32], AgentId::from_bytes([1; 16]), ProjectId::from_bytes([2; 16]), "session");
