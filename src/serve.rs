@@ -64,6 +64,7 @@ pub async fn mesh(config: &Config, ready: &Ready) -> anyhow::Result<Mesh> {
         recorders: RECORDERS,
         layout: if alone { Layout::Day } else { Layout::Hour },
         retention_secs: i64::from(config.retention_days) * DAY_SECS,
+        lost_after: config.lost_after,
         terms,
         master: ready.master.clone(),
     });

@@ -13,6 +13,7 @@
 pub mod agent;
 pub mod clock;
 pub mod directory;
+mod lost;
 pub mod mesh;
 pub mod presence;
 pub mod project;

@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::directory::Directory;
+use crate::lost;
 use crate::presence::Presence;
 use crate::project::{IssueError, NoteError, ProjectHandle, wake_open_projects};
 use crate::recorder::{Batch, Recorders, Wiring, Work};
@@ -46,6 +47,8 @@ pub struct MeshConfig {
     pub recorders: usize,
     pub layout: Layout,
     pub retention_secs: i64,
+    /// A started task is lost when its worker has been offline, and nothing heard of it, for this long (D33).
+    pub lost_after: Duration,
     /// Timeouts and limits of commands.
     pub terms: Terms,
     pub master: MasterSecret,
@@ -126,6 +129,7 @@ impl Mesh {
             sessions: TaskTracker::new(),
         }));
         tokio::spawn(wake_open_projects(mesh.clone()));
+        tokio::spawn(lost::run(mesh.clone(), config.lost_after));
         Ok(mesh)
     }
 

@@ -126,7 +126,9 @@ async fn greet(app: &App, credential: AgentCredential, socket: &mut AgentSocket)
         agent.id = %credential.agent, session.id = %session, project = credential.project_slug,
         worker = hello.worker_id.as_deref(), "agent connected"
     );
-    let code = run(app.mesh.clone(), Opening { handle, orders, hello, key, greeting: ack.to_text(now).into() }, &mut *socket).await;
+    let code =
+        run(app.mesh.clone(), Opening { handle, orders, hello, key, greeting: ack.to_text(now).into() }, &mut *socket)
+            .await;
     tracing::info!(agent.id = %credential.agent, session.id = %session, code = code.code(), "agent disconnected");
     if socket.too_big { CloseCode::TooBig } else { code }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use domain::id::ProjectId;
 use domain::id::address::{Shard, TaskKey};
 use domain::task::Sighting;
+use domain::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use super::ack::{AckSink, Ticket};
@@ -25,6 +26,8 @@ pub(crate) enum Work {
     Events { sink: Arc<AckSink>, items: Vec<Item> },
     /// An operator deletes tasks.
     Deletions { keys: Vec<TaskKey>, reply: oneshot::Sender<Deletions> },
+    /// Started tasks whose worker is gone, if nothing was heard of them since they were looked at.
+    Lost { tasks: Vec<(TaskKey, Timestamp)> },
 }
 
 /// What became of deletions, once it is durable.

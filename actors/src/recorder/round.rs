@@ -9,7 +9,7 @@ use cql::{Commit, Committed, StoreError, Write};
 use domain::id::address::{TaskId, TaskKey};
 use domain::id::{EventId, ProjectId};
 use domain::stats;
-use domain::task::{Header, Kind, Report, Sighting, Task};
+use domain::task::{Header, Kind, Report, Sighting, State, Task};
 use domain::time::Timestamp;
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -89,15 +89,21 @@ impl<'a> Round<'a> {
         self.find(&batches).await;
         let mut waiting = Vec::with_capacity(batches.len());
         for Batch { project, work } in batches {
-            waiting.push(match work {
+            match work {
                 Work::Events { sink, items } => {
-                    Waiting::Session(sink, items.into_iter().map(|item| self.take(project, item)).collect())
+                    let taken = items.into_iter().map(|item| self.take(project, item)).collect();
+                    waiting.push(Waiting::Session(sink, taken));
                 }
                 Work::Deletions { keys, reply } => {
                     let delete = |key| ((project, key), self.delete((project, key)));
-                    Waiting::Deleter(reply, keys.into_iter().map(delete).collect())
+                    waiting.push(Waiting::Deleter(reply, keys.into_iter().map(delete).collect()));
                 }
-            });
+                Work::Lost { tasks } => {
+                    for (key, seen_at) in tasks {
+                        self.lose((project, key), seen_at);
+                    }
+                }
+            }
         }
         let aside_kept = self.commit().await;
         for waiting in waiting {
@@ -136,6 +142,7 @@ impl<'a> Round<'a> {
                     Seen::Unstorable { .. } => None,
                 }),
                 Work::Deletions { keys, .. } => &mut keys.iter().copied(),
+                Work::Lost { tasks } => &mut tasks.iter().map(|(key, _)| *key),
             };
             unknown.extend(keys.map(|key| (batch.project, key)).filter(|key| !self.memory.contains(key)));
         }
@@ -212,6 +219,19 @@ impl<'a> Round<'a> {
         // Of two reports with one id the task keeps the smaller, so both are handed on.
         first.reports.push(sighting.report);
         !known
+    }
+
+    /// Calls a started task lost, unless something was heard of it meanwhile.
+    fn lose(&mut self, key: Key, seen_at: Timestamp) {
+        let Some(task) = self.memory.touch(&key, self.now) else { return };
+        let before = *task.header();
+        if task.updated_at() != seen_at || before.state != State::Started {
+            return;
+        }
+        let report = Report::lost(EventId::mint(self.now), self.now);
+        if task.record(report, self.now).is_write() {
+            self.touched.entry(key).or_insert(Some(before));
+        }
     }
 
     /// Makes the round durable. Returns whether what was put aside is.

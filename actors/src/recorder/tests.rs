@@ -55,7 +55,7 @@ impl Home {
                 seen: Seen::Report(Box::new(event.sighting())),
             })
             .collect();
-        let batch = Batch { project: PROJECT, sink: self.sink.clone(), items };
+        let batch = Batch { project: PROJECT, work: Work::Events { sink: self.sink.clone(), items } };
         assert!(self.recorders.send(self.recorders.of(Shard::of_key(PROJECT, events[0].key())), batch).await);
     }
 
@@ -176,11 +176,34 @@ async fn an_event_that_is_no_report_is_kept_aside_and_acked() {
     let home = Home::start(store.clone(), 0, &Clock::starting_at(NOW)).await;
     let seen = Seen::Unstorable { event: "worker.online".into(), reason: "not a task event".into() };
     let items = vec![Item { ticket: Ticket::Whole("frame".into()), seen }];
-    home.recorders.send(0, Batch { project: PROJECT, sink: home.sink.clone(), items }).await;
+    home.recorders.send(0, Batch { project: PROJECT, work: Work::Events { sink: home.sink.clone(), items } }).await;
     assert_eq!(home.acks().await, [Ack { id: "frame".into(), received: 1, accepted: 0 }]);
     let day = (NOW.micros() / 86_400_000_000) as u32;
     let partition = [PROJECT.bytes().as_slice(), &day.to_be_bytes()].concat();
     assert_eq!(store.scan(Range::all(Table::DeadLetter, partition, 9)).await.unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_started_task_is_lost_unless_something_was_heard_meanwhile() {
+    let store = Memory::new();
+    let home = Home::start(store.clone(), 0, &Clock::starting_at(NOW)).await;
+    home.send(&life(1)[..2]).await;
+    home.acks().await;
+    let tasks = Tasks::new(Arc::new(store.clone()), 0, RETENTION_SECS);
+    let seen_at = tasks.detail(PROJECT, Engine::Celery, "task-1").await.unwrap().unwrap().updated_at;
+    let lose = async |seen_at| {
+        let work = Work::Lost { tasks: vec![(life(1)[0].key(), seen_at)] };
+        home.recorders.send(0, Batch { project: PROJECT, work }).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    lose(seen_at.plus_micros(-1)).await;
+    assert_eq!(row_state(&store, 1).await, Some(State::Started));
+    lose(seen_at).await;
+    assert_eq!(row_state(&store, 1).await, Some(State::Lost));
+    let late = event(9, 1, "task.succeeded", 9_000_000);
+    home.send(&[late]).await;
+    home.acks().await;
+    assert_eq!(row_state(&store, 1).await, Some(State::Succeeded), "any later report beats the word");
 }
 
 proptest! {

@@ -105,6 +105,7 @@ impl Node {
             recorders: 1,
             layout: domain::id::address::Layout::Day,
             retention_secs: 86_400,
+            lost_after: std::time::Duration::from_secs(900),
             terms: Terms { command_timeout_secs: 60, bulk_limit_per_minute: 10 },
             master: master.clone(),
         });

@@ -21,6 +21,7 @@ async fn node(store: &Memory, clock: &Clock) -> Mesh {
         recorders: 1,
         layout: Layout::Day,
         retention_secs: 35 * 86_400,
+        lost_after: std::time::Duration::from_secs(900),
         terms: Terms { command_timeout_secs: TIMEOUT_SECS, bulk_limit_per_minute: 10 },
         master: MasterSecret::new("0123456789abcdef0123456789abcdef").unwrap(),
     };
