@@ -1,7 +1,7 @@
 //! Who may do what: typed tables of users, their logins and keys, projects, memberships and agents.
 //!
 //! Written once over `&dyn Store`. Values are a format byte and a MessagePack map, so a member can be added
-//! without touching stored rows. Names that must be unique are claimed in [`unique`] before the row is written.
+//! without touching stored rows. Names that must be unique are claimed in `unique` before the row is written.
 //!
 //! ```text
 //! unique      slugs, e-mail addresses and agent names, claimed by conditional commits

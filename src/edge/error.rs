@@ -1,6 +1,6 @@
 //! The one error of the edge, and the one place where it becomes a status and a body (contract D27).
 //!
-//! A handler returns [`ApiError`]; its response carries a [`Refusal`] without a body, which
+//! A handler returns [`ApiError`]; its response carries a `Refusal` without a body, which
 //! [`super::layers`] renders with the request id. So an answer of the framework itself (405, 413) ends in the
 //! same envelope.
 

@@ -19,7 +19,7 @@ use crate::table::Table;
 pub(super) enum Shape {
     /// (p, c) -> v
     Get,
-    /// (p, lower, [upper], limit) -> c, v
+    /// (p, lower, upper if there is one, limit) -> c, v
     Scan { lower: Lower, upper: Upper, order: Descending },
     /// (ttl, v, p, c)
     Put,
