@@ -21,6 +21,7 @@ pub mod error;
 pub mod extract;
 pub mod health;
 pub mod layers;
+pub mod live;
 pub mod login;
 pub mod memberships;
 pub mod metrics;

@@ -11,6 +11,7 @@
 //! The edge reaches all of it through [`Mesh`] and nothing else.
 
 pub mod agent;
+pub mod changes;
 pub mod clock;
 pub mod directory;
 mod lost;

@@ -20,10 +20,11 @@ use tokio::sync::{Mutex, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::changes::Changes;
 use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::lost;
-use crate::presence::Presence;
+use crate::presence::{Presence, PresenceConfig};
 use crate::project::{IssueError, NoteError, ProjectHandle, wake_open_projects};
 use crate::recorder::{Batch, Recorders, Wiring, Work};
 use crate::session::SessionFacts;
@@ -76,6 +77,7 @@ struct Inner {
     clock: Clock,
     store: Arc<dyn Store>,
     directory: Directory,
+    changes: Changes,
     presence: Presence,
     tasks: Tasks,
     recorders: Recorders,
@@ -90,7 +92,14 @@ impl Mesh {
     pub async fn start(config: MeshConfig) -> Result<Self, StartError> {
         let directory = Directory::default();
         let projects = Projects::default();
-        let presence = Presence::new(config.store.clone(), config.clock.clone(), config.node, config.alone);
+        let changes = Changes::default();
+        let presence = Presence::new(PresenceConfig {
+            store: config.store.clone(),
+            clock: config.clock.clone(),
+            changes: changes.clone(),
+            node: config.node,
+            alone: config.alone,
+        });
         let (recorders, inboxes) = Recorders::channels(config.recorders);
         // One writer for life on a store of our own, a new one per start where others may still write.
         let writer = if config.alone { 0 } else { config.clock.now().micros() as u64 };
@@ -101,6 +110,7 @@ impl Mesh {
             tasks: tasks.clone(),
             counter: Counter { recorder: place as u16, writer },
             layout: config.layout,
+            changes: changes.clone(),
             inbox: Arc::new(Mutex::new(inbox)),
         };
         let arguments = Arguments {
@@ -109,6 +119,7 @@ impl Mesh {
                 store: config.store.clone(),
                 clock: config.clock.clone(),
                 directory: directory.clone(),
+                changes: changes.clone(),
                 terms: config.terms,
                 master: Arc::new(config.master),
             },
@@ -120,6 +131,7 @@ impl Mesh {
             clock: config.clock,
             store: config.store,
             directory,
+            changes,
             presence,
             tasks,
             recorders,
@@ -143,6 +155,11 @@ impl Mesh {
 
     pub fn directory(&self) -> &Directory {
         &self.0.directory
+    }
+
+    /// What watchers are told.
+    pub fn changes(&self) -> &Changes {
+        &self.0.changes
     }
 
     pub fn presence(&self) -> &Presence {

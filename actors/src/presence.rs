@@ -30,6 +30,7 @@ use domain::wire::{AgentStatus, Heartbeat, Hello};
 use fact::{Due, Fact};
 pub use view::{AgentPresence, OnlineState, QueueView, WorkerView};
 
+use crate::changes::{Changes, Topic};
 use crate::clock::Clock;
 use crate::session::SessionFacts;
 
@@ -42,12 +43,18 @@ const FLUSH_EVERY: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Presence(Arc<Inner>);
 
-struct Inner {
-    store: Arc<dyn Store>,
-    clock: Clock,
-    node: NodeId,
+/// What presence works with.
+pub struct PresenceConfig {
+    pub store: Arc<dyn Store>,
+    pub clock: Clock,
+    pub changes: Changes,
+    pub node: NodeId,
     /// No other node shares the store, so a session of another node is a session of the past.
-    alone: bool,
+    pub alone: bool,
+}
+
+struct Inner {
+    config: PresenceConfig,
     projects: DashMap<ProjectId, Facts>,
 }
 
@@ -67,12 +74,12 @@ pub struct EventTally {
 }
 
 impl Presence {
-    pub fn new(store: Arc<dyn Store>, clock: Clock, node: NodeId, alone: bool) -> Self {
-        Self(Arc::new(Inner { store, clock, node, alone, projects: DashMap::new() }))
+    pub fn new(config: PresenceConfig) -> Self {
+        Self(Arc::new(Inner { config, projects: DashMap::new() }))
     }
 
     pub fn node(&self) -> NodeId {
-        self.0.node
+        self.0.config.node
     }
 
     /// Writes what is due, for ever.
@@ -85,9 +92,9 @@ impl Presence {
 
     /// A process connected and introduced itself.
     pub async fn process_up(&self, facts: &SessionFacts, hello: &Hello) {
-        let now = self.0.clock.now();
+        let now = self.0.config.clock.now();
         let slot = (facts.agent, facts.worker_id.clone());
-        let known = process::get(&*self.0.store, facts.project, facts.agent, facts.worker_id.as_deref()).await;
+        let known = process::get(&*self.0.config.store, facts.project, facts.agent, facts.worker_id.as_deref()).await;
         let created_at = match known {
             Ok(Some(row)) => row.created_at,
             Ok(None) => now,
@@ -111,7 +118,7 @@ impl Presence {
             schedulers: hello.schedulers.clone(),
             capabilities: hello.capabilities.clone(),
             runtime_features: hello.runtime_features.clone(),
-            node: self.0.node,
+            node: self.0.config.node,
             session: facts.session,
             online: true,
             last_seen_at: now,
@@ -121,18 +128,20 @@ impl Presence {
             health: ProcessHealth::default(),
         };
         self.with(facts.project, |all| all.processes.insert(slot, Fact::known(row)));
+        self.0.config.changes.tell(facts.project, Topic::Agent);
         self.flush(facts.project, true).await;
     }
 
     /// The session of a process ended.
     pub async fn process_down(&self, facts: &SessionFacts) {
-        let now = self.0.clock.now();
+        let now = self.0.config.clock.now();
         let changed = self.with_process(facts, |row| {
             row.online = false;
             row.last_seen_at = now;
             row.updated_at = now;
         });
         if changed {
+            self.0.config.changes.tell(facts.project, Topic::Agent);
             self.flush(facts.project, true).await;
         }
     }
@@ -290,7 +299,7 @@ impl Presence {
 
     /// Writes changed facts of a project: those that are due, or all of them.
     async fn flush(&self, project: ProjectId, all: bool) {
-        let now = self.0.clock.now();
+        let now = self.0.config.clock.now();
         let (processes, workers, queues) = self.with(project, |facts| {
             (
                 fact::due(&mut facts.processes, now, all),
@@ -324,7 +333,7 @@ impl Presence {
         workers: Vec<Due<WorkerRow>>,
         queues: Vec<Due<QueueRow>>,
     ) -> Result<(), StoreError> {
-        let store = &*self.0.store;
+        let store = &*self.0.config.store;
         let mut writes: Vec<Write> = processes.iter().map(|due| process::put(project, &due.row)).collect();
         for mut due in workers {
             if due.unread

@@ -35,6 +35,7 @@ use self::prepare::Ready;
 use self::state::{Input, State};
 pub(crate) use self::wake::wake_open_projects;
 use crate::agent::{Avoid, Dispatched, NO_SESSIONS};
+use crate::changes::Changes;
 use crate::clock::Clock;
 use crate::directory::Directory;
 
@@ -106,6 +107,7 @@ pub struct ProjectActor {
     pub project: ProjectId,
     pub store: Arc<dyn Store>,
     pub directory: Directory,
+    pub changes: Changes,
     pub clock: Clock,
     pub keys: ProjectKeys,
     pub terms: Terms,

@@ -27,6 +27,7 @@ pub(crate) use inbox::{Batch, Deletions, Item, Recorders, Seen, Work};
 use memory::Memory;
 use round::Round;
 
+use crate::changes::Changes;
 use crate::clock::Clock;
 
 /// Batches taken in one round: what waits longer rides in the next commit.
@@ -41,6 +42,7 @@ pub(crate) struct Wiring {
     /// Whose cells of the counters these are.
     pub counter: Counter,
     pub layout: Layout,
+    pub changes: Changes,
     pub inbox: Arc<Mutex<mpsc::Receiver<Batch>>>,
 }
 

@@ -16,6 +16,7 @@ use domain::secret::{KeyUse, MasterSecret};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent};
 use tokio::time::Instant;
 
+use crate::changes::Changes;
 use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::project::{ProjectActor, ProjectHandle, ProjectKeys};
@@ -37,6 +38,7 @@ pub(crate) struct ProjectWiring {
     pub store: Arc<dyn Store>,
     pub clock: Clock,
     pub directory: Directory,
+    pub changes: Changes,
     pub terms: Terms,
     pub master: Arc<MasterSecret>,
 }
@@ -47,6 +49,7 @@ impl ProjectWiring {
             project,
             store: self.store.clone(),
             directory: self.directory.clone(),
+            changes: self.changes.clone(),
             clock: self.clock.clone(),
             keys: ProjectKeys {
                 ledger: LedgerKey::new(self.master.site_key(KeyUse::Ledger, project).as_bytes()),

@@ -9,6 +9,7 @@ use domain::secret::MasterSecret;
 
 use super::auth::password::Passwords;
 use super::auth::throttle::Throttle;
+use super::live::Subscriptions;
 use crate::config::Config;
 use crate::store::Opened;
 
@@ -32,6 +33,8 @@ pub struct Shared {
     pub logins: Throttle,
     /// Connects of agents.
     pub connects: Throttle,
+    /// Dashboards that watch, by user.
+    pub subscriptions: Subscriptions,
     /// Serialises the count of failed logins, which is read, changed and written.
     pub failures: tokio::sync::Mutex<()>,
     /// The OpenAPI document as served; rendered once with the router.
@@ -57,6 +60,7 @@ impl App {
             passwords: Passwords::new(),
             logins,
             connects: Throttle::per_minute(CONNECTS_PER_MINUTE),
+            subscriptions: Subscriptions::new(),
             failures: tokio::sync::Mutex::new(()),
             openapi: OnceLock::new(),
             config,

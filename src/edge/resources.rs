@@ -4,7 +4,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::app::App;
 use super::route::Route;
-use super::{agents, api_keys, health, login, memberships, metrics, openapi, projects, sessions, socket, users};
+use super::{agents, api_keys, health, live, login, memberships, metrics, openapi, projects, sessions, socket, users};
 
 /// One resource of the API.
 pub struct Resource {
@@ -19,5 +19,17 @@ macro_rules! resources {
 }
 
 /// Adding a resource is adding its file and its name here.
-pub static RESOURCES: &[Resource] =
-    resources![health, metrics, openapi, login, sessions, api_keys, users, projects, memberships, agents, socket,];
+pub static RESOURCES: &[Resource] = resources![
+    health,
+    metrics,
+    openapi,
+    login,
+    sessions,
+    api_keys,
+    users,
+    projects,
+    memberships,
+    agents,
+    socket,
+    live,
+];

@@ -9,8 +9,7 @@ use std::time::Duration;
 use actors::session::{Opening, SessionFacts, SessionHandle, run};
 use axum::extract::State;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
-use axum::http::HeaderMap;
-use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
 use axum::response::Response;
 use bytes::Bytes;
 use cql::accounts::{AgentCredential, agent_by_token};
@@ -20,7 +19,7 @@ use futures_util::{Sink, Stream, StreamExt};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::app::App;
-use super::auth::Client;
+use super::auth::{Client, bearer};
 use super::error::ApiResult;
 use super::route::Route;
 
@@ -44,7 +43,7 @@ pub fn router() -> OpenApiRouter<App> {
 async fn connect(
     State(app): State<App>,
     client: Client,
-    headers: HeaderMap,
+    parts: Parts,
     upgrade: WebSocketUpgrade,
 ) -> ApiResult<Response> {
     let upgrade = upgrade.read_buffer_size(READ_BUFFER).max_message_size(MESSAGE_MAX).max_frame_size(MESSAGE_MAX);
@@ -52,7 +51,7 @@ async fn connect(
     Ok(upgrade.on_upgrade(move |socket| {
         sessions.track_future(async move {
             let mut socket = AgentSocket { socket, too_big: false };
-            let code = match admit(&app, &client, &headers).await {
+            let code = match admit(&app, &client, &parts).await {
                 Ok(credential) => greet(&app, credential, &mut socket).await,
                 Err(code) => code,
             };
@@ -62,9 +61,9 @@ async fn connect(
 }
 
 /// Who connects, or why not.
-async fn admit(app: &App, client: &Client, headers: &HeaderMap) -> Result<AgentCredential, CloseCode> {
+async fn admit(app: &App, client: &Client, parts: &Parts) -> Result<AgentCredential, CloseCode> {
     app.connects.check(client.ip).map_err(|_| CloseCode::TooManyConnections)?;
-    let token = bearer(headers).ok_or(CloseCode::Unauthenticated)?;
+    let token = bearer(parts).ok_or(CloseCode::Unauthenticated)?;
     let hash = app.master.agent_token_hash(token).bytes();
     let credential = agent_by_token(app.store.as_ref(), &hash).await.map_err(|error| {
         tracing::warn!(error = &error as &dyn std::error::Error, "agent's credential not readable");
@@ -75,13 +74,6 @@ async fn admit(app: &App, client: &Client, headers: &HeaderMap) -> Result<AgentC
         tracing::warn!(ip = %client.ip, "agent connects with an unknown or revoked token");
     }
     credential.ok_or(CloseCode::Unauthenticated)
-}
-
-/// The token of an `Authorization: Bearer` header; the scheme is read in any case.
-pub fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    Some(token.trim()).filter(|token| scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
 }
 
 /// Hears the hello, answers it, and serves the session.

@@ -80,8 +80,8 @@ impl Presence {
     /// Every process of the project and whether it is online.
     pub async fn processes(&self, project: ProjectId) -> Result<Vec<(ProcessRow, bool)>, StoreError> {
         self.flush(project, true).await;
-        let rows = process::of_project(&*self.0.store, project).await?;
-        let now = self.0.clock.now();
+        let rows = process::of_project(&*self.0.config.store, project).await?;
+        let now = self.0.config.clock.now();
         Ok(rows.into_iter().map(|row| (self.is_online(&row, now), row)).map(|(online, row)| (row, online)).collect())
     }
 
@@ -91,7 +91,7 @@ impl Presence {
         for (row, online) in self.processes(project).await? {
             by_agent.entry(row.agent).or_default().push((row, online));
         }
-        let now = self.0.clock.now();
+        let now = self.0.config.clock.now();
         Ok(by_agent.into_iter().map(|(agent, processes)| (agent, AgentPresence::of(processes, now))).collect())
     }
 
@@ -99,14 +99,14 @@ impl Presence {
     pub async fn workers(&self, project: ProjectId) -> Result<Vec<WorkerView>, StoreError> {
         let processes = self.processes(project).await?;
         let online: BTreeSet<Uuid> = processes.iter().filter(|(_, online)| *online).map(|(row, _)| row.id).collect();
-        let rows = worker::of_project(&*self.0.store, project).await?;
-        Ok(unite_workers(rows, &online, self.0.clock.now()))
+        let rows = worker::of_project(&*self.0.config.store, project).await?;
+        Ok(unite_workers(rows, &online, self.0.config.clock.now()))
     }
 
     /// The queues of a project by engine and name.
     pub async fn queues(&self, project: ProjectId) -> Result<Vec<QueueView>, StoreError> {
         self.flush(project, true).await;
-        Ok(unite_queues(queue::of_project(&*self.0.store, project).await?))
+        Ok(unite_queues(queue::of_project(&*self.0.config.store, project).await?))
     }
 
     /// What one agent reported of one queue.
@@ -118,14 +118,14 @@ impl Presence {
         name: &str,
     ) -> Result<Option<QueueRow>, StoreError> {
         self.flush(project, true).await;
-        queue::get(&*self.0.store, project, engine, agent, name).await
+        queue::get(&*self.0.config.store, project, engine, agent, name).await
     }
 
     fn is_online(&self, row: &ProcessRow, now: Timestamp) -> bool {
         if !row.online {
             return false;
         }
-        if row.node == self.0.node || self.0.alone {
+        if row.node == self.0.config.node || self.0.config.alone {
             let slot = (row.agent, row.worker_id.clone());
             return self.0.projects.iter().any(|facts| {
                 facts.processes.get(&slot).is_some_and(|fact| fact.row().session == row.session && fact.row().online)

@@ -18,6 +18,7 @@ use super::prepare::answer;
 use super::state::{Appending, Input, State};
 use super::{ProjectActor, ProjectMessage, Uncertain, load};
 use crate::agent::{Dispatched, Parts};
+use crate::changes::Topic;
 
 /// One input brings at most two entries.
 const INPUT_ENTRIES_MAX: usize = 2;
@@ -92,6 +93,7 @@ impl ProjectActor {
                 for (input, verdict) in decided {
                     self.complete(myself, state, input, verdict, Some(&receipt));
                 }
+                self.changes.tell(self.project, Topic::Command);
                 Ok(())
             }
             // Another home was first: read on, decide again.

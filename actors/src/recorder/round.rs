@@ -15,6 +15,8 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use tokio::sync::oneshot;
 
+use crate::changes::Topic;
+
 use super::counters::Counters;
 use super::memory::{Key, Memory};
 use super::{Ack, AckSink, Batch, Deletions, Seen, Wiring, Work};
@@ -105,7 +107,11 @@ impl<'a> Round<'a> {
                 }
             }
         }
+        let projects: HashSet<ProjectId> = self.first.keys().chain(self.touched.keys()).map(|key| key.0).collect();
         let aside_kept = self.commit().await;
+        for project in projects {
+            self.wiring.changes.tell(project, Topic::Task);
+        }
         for waiting in waiting {
             match waiting {
                 Waiting::Session(sink, taken) => sink.push(self.acks(taken, aside_kept)),

@@ -41,6 +41,7 @@ impl Home {
             clock: clock.clone(),
             counter: Counter { recorder: 0, writer },
             layout: Layout::Day,
+            changes: crate::changes::Changes::default(),
             inbox: Arc::new(Mutex::new(inboxes.remove(0))),
         };
         let (actor, _ended) = Actor::spawn(None, Recorder, wiring.clone()).await.unwrap();

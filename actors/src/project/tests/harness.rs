@@ -142,6 +142,7 @@ async fn start(store: &Memory, directory: &Directory, clock: &Clock, supervisor:
         let actor = ProjectActor {
             project: PROJECT,
             store: Arc::new(store.clone()) as Arc<dyn Store>,
+            changes: crate::changes::Changes::default(),
             directory: directory.clone(),
             clock: clock.clone(),
             keys: keys(),
