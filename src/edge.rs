@@ -7,17 +7,21 @@
 //! auth       who is calling; guard: enforces the route table
 //! extract    typed, strict ways into a request
 //! error      the one error and its one mapping
+//! cursor     page cursors
 //! audit      what account changes leave in the ledger
 //! presence   what agents said about themselves
 //! ```
 //! The remaining modules are resources.
 
+pub mod agent_workers;
 pub mod agents;
 pub mod api_keys;
 pub mod app;
 pub mod audit;
 pub mod auth;
+pub mod cursor;
 pub mod error;
+pub mod events;
 pub mod extract;
 pub mod health;
 pub mod layers;
@@ -28,11 +32,16 @@ pub mod metrics;
 pub mod openapi;
 pub mod presence;
 pub mod projects;
+pub mod queues;
 pub mod resources;
 pub mod route;
 pub mod sessions;
 pub mod socket;
+pub mod stats;
+pub mod tasks;
+pub mod trends;
 pub mod users;
+pub mod workers;
 
 #[cfg(test)]
 mod tests;

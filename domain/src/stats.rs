@@ -16,6 +16,11 @@ pub fn minute_of(at: Timestamp) -> Minute {
     at.micros().div_euclid(60_000_000)
 }
 
+/// What a worker's counts stand under.
+pub fn worker_key(name: &str) -> u64 {
+    crate::task::hash64(name)
+}
+
 /// What is counted for one minute of one project. Signed: one of several writers may count down what another
 /// counted up; only the sum over writers means anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

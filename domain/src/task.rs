@@ -36,6 +36,7 @@ pub use filter::{Filter, Prepared};
 pub use header::{BadValue, Header};
 pub use kind::Kind;
 pub use priority::{Priority, PrioritySet, UnknownPriority};
+pub(crate) use report::hash64;
 pub use report::{EventFields, Report, Reporter, Sighting, TASK_ID_CHARS_MAX, Unstorable};
 pub use row::{TaskEvent, TaskRow};
 pub use state::{State, UnknownState};

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::app::App;
 use super::auth::{Caller, Client, ProjectScope, Via};
-use super::error::Denied;
+use super::error::{ApiResult, Denied};
 use super::route::Route;
 
 /// The chain of what belongs to no project.
@@ -55,6 +55,13 @@ pub async fn note(app: &App, chain: ProjectId, doer: Doer, kind: Kind) {
     if let Err(error) = app.mesh.note(chain, proposal).await {
         tracing::error!(project.id = %chain, what, error = %error, "audit note not written");
     }
+}
+
+/// Notes something that must stand in the chain before it is done; a limit can refuse it.
+pub async fn try_note(app: &App, chain: ProjectId, doer: Doer, kind: Kind) -> ApiResult<()> {
+    let proposal = Proposal { actor: doer.actor, source: doer.source, kind };
+    app.mesh.note(chain, proposal).await?;
+    Ok(())
 }
 
 /// A login that failed, or with no reason succeeded.

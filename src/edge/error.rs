@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use actors::project::NoteError;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -248,6 +249,31 @@ impl From<AccountError> for ApiError {
             }
             AccountError::Store(error) => error.into(),
         }
+    }
+}
+
+impl From<NoteError> for ApiError {
+    fn from(error: NoteError) -> Self {
+        match error {
+            NoteError::Limited(limited) => limited.into(),
+            NoteError::Saturated => {
+                Self::Unavailable { code: "project_saturated", message: "too many requests wait for this project" }
+            }
+            NoteError::Unavailable => {
+                Self::Unavailable { code: "project_unavailable", message: "the project does not answer; try again" }
+            }
+            NoteError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<domain::ledger::Limited> for ApiError {
+    fn from(limited: domain::ledger::Limited) -> Self {
+        Self::RateLimited(Limited {
+            limit: limited.limit,
+            window_seconds: domain::ledger::limit::WINDOW_SECS.unsigned_abs(),
+            retry_after: u64::from(limited.retry_after_secs),
+        })
     }
 }
 

@@ -4,7 +4,10 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::app::App;
 use super::route::Route;
-use super::{agents, api_keys, health, live, login, memberships, metrics, openapi, projects, sessions, socket, users};
+use super::{
+    agent_workers, agents, api_keys, events, health, live, login, memberships, metrics, openapi, projects, queues,
+    sessions, socket, stats, tasks, trends, users, workers,
+};
 
 /// One resource of the API.
 pub struct Resource {
@@ -32,4 +35,11 @@ pub static RESOURCES: &[Resource] = resources![
     agents,
     socket,
     live,
+    agent_workers,
+    tasks,
+    events,
+    workers,
+    queues,
+    stats,
+    trends,
 ];

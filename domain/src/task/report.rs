@@ -421,7 +421,7 @@ impl Report {
 }
 
 /// The 64-bit hash of a text in headers; 0 is kept for "none".
-pub(super) fn hash64(text: &str) -> u64 {
+pub(crate) fn hash64(text: &str) -> u64 {
     let hash = Sha256::digest(text);
     let mut head = [0; 8];
     head.copy_from_slice(&hash[..8]);

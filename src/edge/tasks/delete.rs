@@ -1,0 +1,214 @@
+//! Bulk deletion (contract D10, D24, D31, M58 to M69): by ids, or by a filter without a limit.
+//!
+//! The ledger hears of it first, which also counts it against the limit; then the tasks go, page by page,
+//! each through its recorder; then the ledger hears how many there were.
+
+use actors::NotDeleted;
+use axum::Json;
+use axum::extract::State;
+use domain::engine::Engine;
+use domain::id::ProjectId;
+use domain::ledger::entry::{DeleteBegun, Deleted};
+use domain::ledger::{Json as Stored, Kind};
+use domain::task::{Filter, Priority, State as TaskState};
+use domain::time::Timestamp;
+use futures_util::future::try_join_all;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::query::{NAME_MAX, TEXT_MAX, priority, state};
+use crate::edge::app::App;
+use crate::edge::audit::{self, Doer};
+use crate::edge::auth::ProjectScope;
+use crate::edge::error::{ApiError, ApiResult};
+use crate::edge::extract::{Body, Fields, FromFields, parse};
+use crate::edge::openapi::Errors;
+
+/// Tasks that one request may name (contract M62).
+const IDS_MAX: usize = 1000;
+/// Tasks deleted in one go by a filter.
+const PAGE: usize = 500;
+/// Ids looked up at once.
+const LOOKUPS_MAX: usize = 16;
+
+/// Either `task_ids`, or one or more filters.
+#[derive(Debug, utoipa::ToSchema)]
+#[expect(dead_code, reason = "describes the body to OpenAPI")]
+struct BulkDelete {
+    /// Our ids or the engines'.
+    #[schema(min_items = 1, max_items = 1000)]
+    task_ids: Option<Vec<String>>,
+    #[schema(example = "failed")]
+    filter_state: Option<String>,
+    #[schema(example = json!(["low"]))]
+    filter_priority: Option<Vec<String>>,
+    /// Each word must occur in name, queue or worker, or be the task's id.
+    filter_search: Option<String>,
+    /// The whole name.
+    #[schema(example = "email.send")]
+    filter_name: Option<String>,
+    filter_queue: Option<String>,
+    filter_worker: Option<String>,
+    #[schema(format = "date-time", example = "2026-04-16T00:00:00Z")]
+    filter_since: Option<String>,
+    #[schema(format = "date-time")]
+    filter_until: Option<String>,
+}
+
+/// What is to be deleted.
+#[derive(Debug)]
+pub(super) enum Deletion {
+    Named(Vec<String>),
+    Filtered(Filter),
+}
+
+impl FromFields for Deletion {
+    fn from_fields(fields: &mut Fields) -> Option<Self> {
+        const FILTERS: [&str; 8] = [
+            "filter_state",
+            "filter_priority",
+            "filter_search",
+            "filter_name",
+            "filter_queue",
+            "filter_worker",
+            "filter_since",
+            "filter_until",
+        ];
+        let is_filtered = FILTERS.into_iter().any(|name| fields.has(name));
+        let has_ids = fields.has("task_ids");
+        let ids = fields.optional("task_ids", parse::list(1..=IDS_MAX, parse::name(1..=TEXT_MAX)));
+        let filter = filter(fields);
+        match (has_ids, is_filtered) {
+            (true, true) => {
+                fields.complain("value_error", "", "Give task_ids or filters, not both");
+                None
+            }
+            (true, false) if ids.is_some() => ids.map(Self::Named),
+            (false, true) if !filter.is_empty() => Some(Self::Filtered(filter)),
+            // A member that is null says nothing, and no member at all must not mean everything.
+            (true | false, false) | (false, true) => {
+                fields.complain("value_error", "", "Give task_ids or at least one filter");
+                None
+            }
+        }
+    }
+}
+
+fn filter(fields: &mut Fields) -> Filter {
+    let priorities: Option<Vec<Priority>> =
+        fields.optional("filter_priority", parse::list(1..=Priority::ALL.len(), priority));
+    Filter {
+        state: fields.optional::<TaskState>("filter_state", state),
+        priorities: priorities.unwrap_or_default().into_iter().collect(),
+        engine: None,
+        name: fields.optional("filter_name", parse::name(1..=NAME_MAX)),
+        name_prefix: None,
+        name_contains: None,
+        queue: fields.optional("filter_queue", parse::name(1..=TEXT_MAX)),
+        worker: fields.optional("filter_worker", parse::name(1..=TEXT_MAX)),
+        search: fields.optional("filter_search", parse::name(1..=TEXT_MAX)),
+        since: fields.optional("filter_since", parse::timestamp),
+        until: fields.optional("filter_until", parse::timestamp),
+    }
+}
+
+impl Deletion {
+    /// What the ledger keeps of it.
+    fn noted(&self) -> Value {
+        match self {
+            Self::Named(ids) => json!({ "task_ids": ids }),
+            Self::Filtered(filter) => noted_filter(filter),
+        }
+    }
+}
+
+fn noted_filter(filter: &Filter) -> Value {
+    let mut members = Map::new();
+    let mut set = |name: &str, value: Option<Value>| drop(value.map(|value| members.insert(name.to_owned(), value)));
+    let text = |text: &Option<String>| text.as_ref().map(|text| json!(domain::redact::text(text)));
+    let time = |at: Option<Timestamp>| at.map(|at| json!(at));
+    let priorities: Vec<Priority> = filter.priorities.iter().collect();
+    set("state", filter.state.map(|state| json!(state)));
+    set("priority", (!priorities.is_empty()).then(|| json!(priorities)));
+    set("search", text(&filter.search));
+    set("name", text(&filter.name));
+    set("queue", text(&filter.queue));
+    set("worker", filter.worker.as_ref().map(|worker| json!(worker)));
+    set("since", time(filter.since));
+    set("until", time(filter.until));
+    Value::Object(members)
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct DeletedView {
+    /// Tasks that were visible before and are not now.
+    deleted_count: u64,
+}
+
+/// Deletes tasks by id, or every task that a filter lists.
+#[utoipa::path(post, path = "/api/v1/projects/{slug}/tasks/bulk-delete", tag = "tasks",
+    security(("session" = []), ("api_key" = [])), params(("slug" = String, Path)), request_body = BulkDelete,
+    responses((status = 200, body = DeletedView), Errors))]
+pub(super) async fn bulk_delete(
+    State(app): State<App>,
+    scope: ProjectScope,
+    Body(deletion): Body<Deletion>,
+) -> ApiResult<Json<DeletedView>> {
+    let (project, doer) = (scope.project_id, Doer::from(&scope.caller));
+    let (id, filter) = (domain::id::uuid_v7(app.clock.now(), domain::id::random()), deletion.noted());
+    let begun = DeleteBegun { deletion: id, filter: Stored::from(&filter) };
+    audit::try_note(&app, project, doer.clone(), Kind::DeleteBegun(begun)).await?;
+    // A client that goes away does not stop it half-way, nor keep its end out of the ledger.
+    let work = tokio::spawn(async move { finish(&app, project, deletion, doer, (id, filter)).await });
+    let deleted_count = work.await.map_err(|error| ApiError::Internal(Box::new(error)))??;
+    Ok(Json(DeletedView { deleted_count }))
+}
+
+async fn finish(
+    app: &App,
+    project: ProjectId,
+    deletion: Deletion,
+    doer: Doer,
+    (id, filter): (Uuid, Value),
+) -> ApiResult<u64> {
+    let mut count = 0;
+    let outcome = match deletion {
+        Deletion::Named(ids) => named(app, project, &ids, &mut count).await,
+        Deletion::Filtered(filter) => filtered(app, project, &filter, &mut count).await,
+    };
+    let deleted = Deleted { deletion: id, filter: Stored::from(&filter), count };
+    audit::note(app, project, doer, Kind::Deleted(deleted)).await;
+    outcome.map(|()| count)
+}
+
+async fn named(app: &App, project: ProjectId, ids: &[String], count: &mut u64) -> ApiResult<()> {
+    let mut keys = Vec::new();
+    for some in ids.chunks(LOOKUPS_MAX) {
+        let found = try_join_all(some.iter().map(|id| app.mesh.tasks().named(project, id))).await?;
+        keys.extend(found.iter().flatten().map(|task| (task.engine(), task.task_id().to_owned())));
+    }
+    *count += delete(app, project, keys).await?;
+    Ok(())
+}
+
+async fn filtered(app: &App, project: ProjectId, filter: &Filter, count: &mut u64) -> ApiResult<()> {
+    let mut after = None;
+    loop {
+        let page = app.mesh.tasks().list(project, filter, after, PAGE, app.clock.now()).await?;
+        let keys = page.rows.into_iter().map(|row| (row.engine, row.task_id)).collect();
+        *count += delete(app, project, keys).await?;
+        // Newer tasks stand above the walk, so it ends.
+        after = page.next;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+async fn delete(app: &App, project: ProjectId, tasks: Vec<(Engine, String)>) -> ApiResult<u64> {
+    app.mesh.delete_tasks(project, tasks).await.map_err(|NotDeleted| ApiError::Unavailable {
+        code: "store_unavailable",
+        message: "some tasks may not be deleted; try again",
+    })
+}
