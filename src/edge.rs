@@ -19,6 +19,7 @@ pub mod api_keys;
 pub mod app;
 pub mod audit;
 pub mod auth;
+pub mod commands;
 pub mod cursor;
 pub mod error;
 pub mod events;

@@ -15,6 +15,9 @@ use cql::accounts::{AccountError, Role};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+/// Requests that may wait for one project.
+const SATURATED_AT: u32 = 1024;
+
 pub type ApiResult<T> = Result<T, ApiError>;
 
 /// Everything a request can be refused for.
@@ -142,6 +145,11 @@ impl ApiError {
         Self::NotFound("project")
     }
 
+    /// More requests wait for the project than it takes; soon there will be room.
+    pub const fn saturated() -> Self {
+        Self::RateLimited(Limited { limit: SATURATED_AT, window_seconds: 1, retry_after: 1 })
+    }
+
     fn parts(&self) -> (StatusCode, &'static str, Value) {
         match self {
             Self::Unauthenticated { reason, .. } => {
@@ -256,9 +264,7 @@ impl From<NoteError> for ApiError {
     fn from(error: NoteError) -> Self {
         match error {
             NoteError::Limited(limited) => limited.into(),
-            NoteError::Saturated => {
-                Self::Unavailable { code: "project_saturated", message: "too many requests wait for this project" }
-            }
+            NoteError::Saturated => Self::saturated(),
             NoteError::Unavailable => {
                 Self::Unavailable { code: "project_unavailable", message: "the project does not answer; try again" }
             }

@@ -16,6 +16,6 @@ pub mod path;
 pub mod query;
 mod strict;
 
-pub use body::Body;
+pub use body::{Body, JsonBytes};
 pub use fields::{Fields, FromFields};
 pub use query::Query;

@@ -5,8 +5,8 @@ use utoipa_axum::router::OpenApiRouter;
 use super::app::App;
 use super::route::Route;
 use super::{
-    agent_workers, agents, api_keys, events, health, live, login, memberships, metrics, openapi, projects, queues,
-    sessions, socket, stats, tasks, trends, users, workers,
+    agent_workers, agents, api_keys, commands, events, health, live, login, memberships, metrics, openapi, projects,
+    queues, sessions, socket, stats, tasks, trends, users, workers,
 };
 
 /// One resource of the API.
@@ -37,6 +37,7 @@ pub static RESOURCES: &[Resource] = resources![
     live,
     agent_workers,
     tasks,
+    commands,
     events,
     workers,
     queues,

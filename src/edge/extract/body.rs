@@ -37,6 +37,24 @@ impl<S: Send + Sync, T: FromFields> FromRequest<S> for Body<T> {
     }
 }
 
+/// A JSON object as it came, checked for what no reader may meet: bad UTF-8, NUL, a member given twice, depth.
+#[derive(Debug)]
+pub struct JsonBytes(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for JsonBytes {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let is_json = is_json(request.headers());
+        let bytes = read(request, state, BODY_MAX).await?;
+        if !is_json {
+            return Err(ApiError::NotJson);
+        }
+        strict::parse(&bytes).map_err(ApiError::invalid)?;
+        Ok(Self(bytes))
+    }
+}
+
 /// The whole body; `limit` is what the route's body limit was set to.
 pub async fn read<S: Send + Sync>(request: Request, state: &S, limit: usize) -> Result<Bytes, ApiError> {
     Bytes::from_request(request, state).await.map_err(|rejection| {

@@ -1,0 +1,133 @@
+//! What the command routes answer.
+
+use std::collections::BTreeMap;
+
+use actors::presence::{AgentPresence, OnlineState};
+use cql::accounts::Role;
+use domain::command::{Command, CommandView, Sight};
+use domain::id::AgentId;
+use domain::secret::{KeyUse, SiteKey};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::edge::app::App;
+use crate::edge::auth::ProjectScope;
+use crate::edge::error::ApiResult;
+
+/// A page of the list.
+#[derive(Serialize)]
+pub(super) struct Page {
+    pub(super) items: Vec<CommandView>,
+    pub(super) next_cursor: Option<String>,
+}
+
+/// Shows commands as one caller may see them.
+pub(super) struct Viewer {
+    sight: Sight,
+    key: SiteKey,
+    agents: BTreeMap<AgentId, AgentPresence>,
+}
+
+impl Viewer {
+    pub(super) async fn new(app: &App, scope: &ProjectScope) -> ApiResult<Self> {
+        Ok(Self::with(app, scope, app.mesh.presence().agents(scope.project_id).await?))
+    }
+
+    /// With the agents' presence at hand.
+    pub(super) fn with(app: &App, scope: &ProjectScope, agents: BTreeMap<AgentId, AgentPresence>) -> Self {
+        let sight = if scope.role >= Role::Operator { Sight::Full } else { Sight::Outline };
+        Self { sight, key: app.master.site_key(KeyUse::Data, scope.project_id), agents }
+    }
+
+    pub(super) fn show(&self, command: &Command) -> CommandView {
+        let state = self.agents.get(&command.agent).map_or(OnlineState::Unknown, |agent| agent.state);
+        let secrets = command.shown_secrets(&self.key).filter(|_| self.sight == Sight::Full);
+        command.view(self.sight, secrets.as_deref(), state.as_str())
+    }
+}
+
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes `Page` to OpenAPI")]
+pub(super) struct CommandPage {
+    items: Vec<CommandPublic>,
+    /// Null on the last page.
+    #[schema(required)]
+    next_cursor: Option<String>,
+}
+
+/// A command. Viewers and auditors see neither payload nor issuer nor result.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes `CommandView` to OpenAPI")]
+pub(super) struct CommandPublic {
+    #[schema(format = "uuid")]
+    id: String,
+    #[schema(format = "uuid")]
+    project_id: String,
+    #[schema(format = "uuid")]
+    agent_id: String,
+    #[schema(required, format = "uuid")]
+    issued_by: Option<String>,
+    #[schema(example = "retry_task")]
+    action: String,
+    /// task, bulk, queue or worker.
+    #[schema(example = "task")]
+    target_type: String,
+    #[schema(required, example = "celery:9d2c")]
+    target_id: Option<String>,
+    #[schema(value_type = Object)]
+    payload: Value,
+    /// issued, dispatched, succeeded, failed or timed_out; the last three are final.
+    #[schema(example = "succeeded")]
+    status: String,
+    #[schema(required, value_type = Option<Object>)]
+    result: Option<Value>,
+    #[schema(required)]
+    error: Option<String>,
+    #[schema(format = "date-time")]
+    issued_at: String,
+    #[schema(required, format = "date-time")]
+    dispatched_at: Option<String>,
+    #[schema(required, format = "date-time")]
+    completed_at: Option<String>,
+    /// When it ends as timed_out if no result was recorded.
+    #[schema(format = "date-time")]
+    timeout_at: String,
+    /// A rate limit for every worker on the broker.
+    global_throttle: bool,
+    /// Whether the agent heard of it: yes, no or unknown.
+    #[schema(example = "yes")]
+    delivered: String,
+    /// What a result that came after the end said; the status does not change.
+    #[schema(required)]
+    late_status: Option<String>,
+    #[schema(required, value_type = Option<Object>)]
+    late_result: Option<Value>,
+    /// online, offline or unknown, as the agent is now.
+    #[schema(example = "online")]
+    agent_state: String,
+    attempt: u32,
+    audit: Audit,
+    /// Only of a bulk command.
+    progress: Option<Progress>,
+}
+
+/// Where a command stands in the audit chain.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes `AuditSeqs` to OpenAPI")]
+struct Audit {
+    issued_seq: u64,
+    #[schema(required)]
+    outcome_seq: Option<u64>,
+}
+
+/// How far a bulk command is.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes `Progress` to OpenAPI")]
+struct Progress {
+    total: u32,
+    succeeded: u32,
+    failed: u32,
+    skipped: u32,
+    pending: u32,
+}
