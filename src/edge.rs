@@ -18,6 +18,7 @@ pub mod agents;
 pub mod api_keys;
 pub mod app;
 pub mod audit;
+pub mod audit_log;
 pub mod auth;
 pub mod commands;
 pub mod cursor;

@@ -413,9 +413,13 @@ def test_one_half_of_the_overrides_is_for_celery_only(sim, project, engine):
     assert agent.next_command()["payload"]["parameters"].get("priority") is None
 
 
-def test_an_engine_that_the_agent_lacks_is_refused(sim, project):
+def test_an_engine_that_the_agent_lacks_ends_unsupported_without_dispatch(sim, project):
+    """D16: minted and audited, failed at once, and no frame leaves."""
     agent = sim()
-    refused(project, "retry-task", {"agent_id": agent.minted.id, "engine": "huey", "task_id": "x", "override_args": [], "override_kwargs": {}}, 422)
+    body = {"engine": "huey", "task_id": "x", "override_args": [], "override_kwargs": {}}
+    command = project.issue("retry-task", agent_id=agent.minted.id, **body)
+    assert (command["status"], command["result"]) == ("failed", {"ok": False, "reason": "unsupported"})
+    assert not agent.commands
 
 
 # --- idempotency

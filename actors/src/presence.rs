@@ -176,6 +176,11 @@ impl Presence {
         self.with_process(facts, |row| row.health.clock_offset_ms = Some(offset_ms));
     }
 
+    /// What a session counted of its events so far.
+    pub fn counted(&self, facts: &SessionFacts, tally: EventTally) {
+        self.with_process(facts, |row| health::count(&mut row.health, tally));
+    }
+
     /// An event named a worker.
     pub fn worker_named(&self, facts: &SessionFacts, engine: Engine, name: &str, now: Timestamp) {
         let process = process::id(facts.agent, facts.worker_id.as_deref());

@@ -106,7 +106,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(STORE, "data-dir", "DIR")
         .or("thalamus-data")
         .allow("the path of a folder that this server may create and write")
-        .says("The data folder: the embedded store, the master secret, the audit checkpoints."),
+        .says("The data folder: the embedded store and the master secret."),
     setting(STORE, "cql-nodes", "HOST[:PORT],...")
         .allow("a comma-separated list of hosts, each with an optional port")
         .says("Contact points of the cluster; needed with `--store cql`."),

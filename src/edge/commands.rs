@@ -90,7 +90,11 @@ impl FromFields for ListQuery {
             "status",
             parse::form("Input should be 'issued', 'dispatched', 'succeeded', 'failed' or 'timed_out'"),
         );
-        Some(Self { status, cursor: fields.optional("cursor", parse::text(1..=1000)), limit: fields.optional("limit", limit(LIMIT_MAX)) })
+        Some(Self {
+            status,
+            cursor: fields.optional("cursor", parse::text(1..=1000)),
+            limit: fields.optional("limit", limit(LIMIT_MAX)),
+        })
     }
 }
 

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use actors::project::NoteError;
-use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use cql::StoreError;
@@ -213,12 +213,13 @@ impl IntoResponse for ApiError {
                 headers.push((HeaderName::from_static("ratelimit-policy"), rule));
             }
             Self::Invalid(list) => problems = list,
+            // The rest of the body is not read, so the connection ends with this answer.
+            Self::TooLarge { .. } => headers.push((CONNECTION, "close".to_owned())),
             Self::Internal(source) => cause = Some(Arc::from(source)),
             Self::Forbidden(_)
             | Self::NotFound(_)
             | Self::Conflict { .. }
             | Self::BadRequest { .. }
-            | Self::TooLarge { .. }
             | Self::NotJson
             | Self::Unavailable { .. } => {}
         }

@@ -5,8 +5,8 @@ use utoipa_axum::router::OpenApiRouter;
 use super::app::App;
 use super::route::Route;
 use super::{
-    agent_workers, agents, api_keys, commands, events, health, live, login, memberships, metrics, openapi, projects,
-    queues, sessions, socket, stats, tasks, trends, users, workers,
+    agent_workers, agents, api_keys, audit_log, commands, events, health, live, login, memberships, metrics, openapi,
+    projects, queues, sessions, socket, stats, tasks, trends, users, workers,
 };
 
 /// One resource of the API.
@@ -38,6 +38,7 @@ pub static RESOURCES: &[Resource] = resources![
     agent_workers,
     tasks,
     commands,
+    audit_log,
     events,
     workers,
     queues,

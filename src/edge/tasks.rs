@@ -36,6 +36,7 @@ use super::extract::Query;
 use super::extract::path::parameter;
 use super::openapi::Errors;
 use super::route::Route;
+pub(super) use column::neutral;
 use query::{Format, ListQuery};
 pub(super) use query::{LIMIT_MAX, engine, limit};
 use view::{Items, Page, TaskPage, TaskPublic, TreeView};

@@ -235,6 +235,8 @@ class Agent:
                 return
             try:
                 self._hear(json.loads(raw), len(raw))
+            except ConnectionClosed:
+                continue  # the answer found the server gone; the next read says so
             except Exception as error:  # noqa: BLE001 - shown by whichever assertion looks next
                 with self.heard:
                     self.broken = f"{type(error).__name__}: {error}; frame {raw[:500]!r}"

@@ -37,9 +37,7 @@ pub(super) fn read(health: &mut ProcessHealth, heartbeat: &Heartbeat<'_>, tally:
     if let Some(loss) = &heartbeat.telemetry_loss {
         health.telemetry_loss = serde_json::to_string(loss).ok();
     }
-    health.received_count = tally.received;
-    health.first_received_at = tally.first_received_at;
-    health.named_worker_count = tally.named_worker;
+    count(health, tally);
     health.adapter_errors.clear();
     for (key, text) in &heartbeat.adapter_health {
         match key.rsplit_once('.') {
@@ -55,6 +53,12 @@ pub(super) fn read(health: &mut ProcessHealth, heartbeat: &Heartbeat<'_>, tally:
             Some(_) | None => {}
         }
     }
+}
+
+pub(super) fn count(health: &mut ProcessHealth, tally: EventTally) {
+    health.received_count = tally.received;
+    health.first_received_at = tally.first_received_at;
+    health.named_worker_count = tally.named_worker;
 }
 
 fn shown(text: &str) -> String {

@@ -18,7 +18,7 @@ const SESSION_SILENCE_SECS: i64 = 50;
 /// This many `received` without one event that names a worker mean that events are not enabled (WIRE 12.1) ...
 const EVENTLESS_RECEIVED_MIN: u64 = 3;
 /// ... once the first of them is this old.
-const EVENTLESS_SECS: i64 = 15;
+const EVENTLESS_SECS: i64 = 5;
 
 /// Whether something is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

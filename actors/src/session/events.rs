@@ -17,6 +17,8 @@ use crate::recorder::{Ack, AckSink, Batch, Item, Recorders, Seen, Tally, Ticket,
 
 /// Frames under way per session beyond which more are left for the agent to send again. A real agent stops at 256.
 const FRAMES_UNDER_WAY_MAX: u32 = 1024;
+/// So many `received` without a named worker are passed on as they come.
+const SILENT_RECEIVED_MAX: u64 = 100;
 /// A name is passed on at most this often.
 const TELL_EVERY_MICROS: i64 = 1_000_000;
 /// Names remembered as told.
@@ -178,6 +180,10 @@ impl Events {
             let items = std::mem::take(&mut self.gathered[recorder]);
             let work = Work::Events { sink: self.sink.clone(), items };
             self.recorders.send(recorder, Batch { project: self.project, work }).await;
+        }
+        // A worker without -E is to be told soon; once a worker is named, heartbeats are often enough.
+        if self.tally.named_worker == 0 && (1..=SILENT_RECEIVED_MAX).contains(&self.tally.received) {
+            self.presence.counted(&self.facts, self.tally);
         }
         // An idle session keeps nothing.
         self.gathered = Vec::new();

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use super::answers::Answers;
 use super::events::Events;
-use super::handle::{Sent, SessionHandle, SessionMessage};
+use super::handle::{Sent, SessionFacts, SessionHandle, SessionMessage};
 use crate::directory::Arrival;
 use crate::mesh::Mesh;
 
@@ -46,11 +46,12 @@ where
         Arrival::Connected(Some(displaced)) => displaced.close(CloseCode::Displaced),
         Arrival::Connected(None) => {}
     }
+    // Known before it is greeted: whoever sees the agent connect may ask for it at once.
+    mesh.presence().process_up(&handle.facts, &hello).await;
     if !matches!(timeout(WRITE_PATIENCE, socket.send(greeting)).await, Ok(Ok(()))) {
-        mesh.directory().down(handle.facts.agent, handle.id());
+        leave(&mesh, &handle.facts).await;
         return CloseCode::Normal;
     }
-    mesh.presence().process_up(&handle.facts, &hello).await;
     mesh.session_up(&handle.facts).await;
     let mut session = Session {
         receiver: Receiver::new(key.clone()),
@@ -251,10 +252,14 @@ impl Session {
     }
 
     async fn end(self) {
-        let facts = &self.handle.facts;
-        if self.mesh.directory().down(facts.agent, facts.session) {
-            self.mesh.presence().process_down(facts).await;
-        }
-        self.mesh.session_down(facts).await;
+        leave(&self.mesh, &self.handle.facts).await;
+        self.mesh.session_down(&self.handle.facts).await;
+    }
+}
+
+/// Gives the session's place up, unless a newer one has it.
+async fn leave(mesh: &Mesh, facts: &SessionFacts) {
+    if mesh.directory().down(facts.agent, facts.session) {
+        mesh.presence().process_down(facts).await;
     }
 }

@@ -68,6 +68,9 @@ pub enum Unstorable {
     NoTaskId,
     #[error("task id too long")]
     TaskIdTooLong,
+    /// No path could ever name it.
+    #[error("task id holds a NUL")]
+    TaskIdNul,
 }
 
 /// One report, and the task it is about.
@@ -89,6 +92,9 @@ impl Sighting {
         let task_id = event.task_id.filter(|id| !id.is_empty()).ok_or(Unstorable::NoTaskId)?;
         if task_id.len() > TASK_ID_CHARS_MAX && task_id.chars().count() > TASK_ID_CHARS_MAX {
             return Err(Unstorable::TaskIdTooLong);
+        }
+        if task_id.contains('\0') {
+            return Err(Unstorable::TaskIdNul);
         }
         let data = redact::event_data(event.data.unwrap_or("{}"));
         let body = limit::shorten(&data, limit::BODY_BYTES_MAX);

@@ -140,6 +140,6 @@ impl Serialize for Projected<'_> {
 }
 
 /// A text that no spreadsheet takes for a formula (contract D8).
-pub(super) fn neutral(text: Cow<'_, str>) -> Cow<'_, str> {
+pub(in crate::edge) fn neutral(text: Cow<'_, str>) -> Cow<'_, str> {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { Cow::Owned(format!("'{text}")) } else { text }
 }

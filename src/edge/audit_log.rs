@@ -1,0 +1,157 @@
+//! The ledger as auditors read it (contract D25): list, export, and the walk that verifies a chain.
+//!
+//! ```text
+//! query    the list's parameters
+//! export   csv and ndjson; ndjson carries each entry's bytes, so that an outsider can recompute the chain
+//! verify   the walk, with progress
+//! ```
+
+mod export;
+mod query;
+mod verify;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use cql::ledger::audit;
+use domain::cursor::CursorKind;
+use domain::id::ProjectId;
+use domain::ledger::AuditItem;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::app::App;
+use super::auth::ProjectScope;
+use super::cursor::Cursors;
+use super::error::ApiResult;
+use super::extract::Query;
+use super::openapi::Errors;
+use super::route::Route;
+use query::{Format, ListParameters, ListQuery};
+use verify::Verdict;
+
+pub const ROUTES: &[Route] = &[
+    Route::get("/api/v1/projects/{slug}/audit").auditor("audit"),
+    Route::get("/api/v1/projects/{slug}/audit/verify").auditor("audit"),
+    Route::get("/api/v1/audit").global_admin("audit"),
+    Route::get("/api/v1/audit/verify").global_admin("audit"),
+];
+
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(verify_chain))
+        .routes(routes!(system_list))
+        .routes(routes!(verify_system))
+}
+
+#[derive(Serialize)]
+struct Page {
+    items: Vec<AuditItem>,
+    next_cursor: Option<String>,
+}
+
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes `Page` to OpenAPI")]
+struct AuditPage {
+    items: Vec<AuditPublic>,
+    /// Null on the last page.
+    #[schema(required)]
+    next_cursor: Option<String>,
+}
+
+/// One entry of the chain.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes `AuditItem` to OpenAPI")]
+struct AuditPublic {
+    #[schema(format = "uuid")]
+    id: String,
+    /// Null in the system's chain.
+    #[schema(required, format = "uuid")]
+    project_id: Option<String>,
+    seq: u64,
+    /// Lowercase hex.
+    hash: String,
+    #[schema(required, format = "uuid")]
+    command_id: Option<String>,
+    #[schema(required, format = "uuid")]
+    user_id: Option<String>,
+    /// `user:…`, `api_key:…`, `agent:…`, `anonymous` or `system`.
+    actor: String,
+    #[schema(example = "command.issue.retry_task")]
+    action: String,
+    #[schema(example = "task")]
+    target_type: String,
+    #[schema(required)]
+    target_id: Option<String>,
+    /// success or failure.
+    result: String,
+    /// allow or deny.
+    outcome: String,
+    #[schema(required, format = "uuid")]
+    event_id: Option<String>,
+    #[schema(value_type = Object)]
+    metadata: serde_json::Value,
+    force: bool,
+    global_throttle: bool,
+    #[schema(required)]
+    source_ip: Option<String>,
+    #[schema(required)]
+    user_agent: Option<String>,
+    #[schema(format = "date-time")]
+    occurred_at: String,
+}
+
+/// The project's chain, newest first; `format` csv or ndjson streams everything that the filters admit.
+#[utoipa::path(get, path = "/api/v1/projects/{slug}/audit", tag = "audit",
+    security(("session" = []), ("api_key" = [])), params(("slug" = String, Path), ListParameters),
+    responses((status = 200, content(
+        (AuditPage = "application/json"), (String = "text/csv"), (String = "application/x-ndjson"))), Errors))]
+async fn list(State(app): State<App>, scope: ProjectScope, Query(query): Query<ListQuery>) -> ApiResult<Response> {
+    answer(&app, scope.project_id, &scope.project.slug, query).await
+}
+
+/// The system's chain: logins, users, projects that came into being.
+#[utoipa::path(get, path = "/api/v1/audit", tag = "audit", security(("session" = []), ("api_key" = [])),
+    params(ListParameters), responses((status = 200, content(
+        (AuditPage = "application/json"), (String = "text/csv"), (String = "application/x-ndjson"))), Errors))]
+async fn system_list(State(app): State<App>, Query(query): Query<ListQuery>) -> ApiResult<Response> {
+    answer(&app, ProjectId::NIL, "system", query).await
+}
+
+async fn answer(app: &App, project: ProjectId, name: &str, query: ListQuery) -> ApiResult<Response> {
+    let columnar = match query.format {
+        Format::Json => return page(app, project, query).await.map(IntoResponse::into_response),
+        Format::Csv => true,
+        Format::Ndjson => false,
+    };
+    export::respond(app, project, name, query.filter, columnar).await
+}
+
+async fn page(app: &App, project: ProjectId, query: ListQuery) -> ApiResult<Json<Page>> {
+    let bound = query.canonical();
+    let cursors = Cursors::new(app, project, CursorKind::Audit, &bound);
+    let before = cursors.open(query.cursor.as_deref())?.map(|position| u128::from_be_bytes(position) as u64);
+    let limit = query.limit.unwrap_or(app.config.page_size_default);
+    let page = audit::list(app.store.as_ref(), project, &query.filter, before, limit).await?;
+    let next_cursor = page.next.map(|seq| cursors.seal(u128::from(seq).to_be_bytes()));
+    Ok(Json(Page { items: page.items, next_cursor }))
+}
+
+/// Walks the project's chain from its first entry. With `Accept: application/x-ndjson` progress comes first.
+#[utoipa::path(get, path = "/api/v1/projects/{slug}/audit/verify", tag = "audit",
+    security(("session" = []), ("api_key" = [])), params(("slug" = String, Path)),
+    responses((status = 200, content((Verdict = "application/json"), (String = "application/x-ndjson"))), Errors))]
+async fn verify_chain(State(app): State<App>, scope: ProjectScope, headers: HeaderMap) -> ApiResult<Response> {
+    verify::respond(app, scope.project_id, &headers).await
+}
+
+/// Walks the system's chain.
+#[utoipa::path(get, path = "/api/v1/audit/verify", tag = "audit", security(("session" = []), ("api_key" = [])),
+    responses((status = 200, content((Verdict = "application/json"), (String = "application/x-ndjson"))), Errors))]
+async fn verify_system(State(app): State<App>, headers: HeaderMap) -> ApiResult<Response> {
+    verify::respond(app, ProjectId::NIL, &headers).await
+}

@@ -1,0 +1,129 @@
+//! The parameters of the audit list.
+
+use std::str::FromStr;
+
+use domain::ledger::AuditFilter;
+use serde_json::json;
+use utoipa::IntoParams;
+
+use crate::edge::extract::{Fields, FromFields, parse};
+use crate::edge::tasks::{LIMIT_MAX, limit};
+
+const PREFIX_MAX: usize = 80;
+const TEXT_MAX: usize = 500;
+
+#[derive(Debug)]
+pub(super) struct ListQuery {
+    pub(super) filter: AuditFilter,
+    pub(super) cursor: Option<String>,
+    pub(super) limit: Option<usize>,
+    pub(super) format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Json,
+    Csv,
+    Ndjson,
+}
+
+impl FromStr for Format {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "json" => Ok(Self::Json),
+            "csv" => Ok(Self::Csv),
+            "ndjson" => Ok(Self::Ndjson),
+            _ => Err(()),
+        }
+    }
+}
+
+/// A word of `result` or `outcome`.
+#[derive(Debug)]
+struct Outcome(String);
+
+impl FromStr for Outcome {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        matches!(text, "success" | "failure" | "allow" | "deny").then(|| Self(text.to_owned())).ok_or(())
+    }
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes the parameters to OpenAPI")]
+pub(super) struct ListParameters {
+    /// How the action begins, such as `command.`.
+    #[param(max_length = 80)]
+    action_prefix: Option<String>,
+    /// success, failure, allow or deny.
+    outcome: Option<String>,
+    #[param(format = "uuid")]
+    user_id: Option<String>,
+    actor: Option<String>,
+    target_type: Option<String>,
+    target_id: Option<String>,
+    #[param(format = "uuid")]
+    command_id: Option<String>,
+    force: Option<bool>,
+    global_throttle: Option<bool>,
+    #[param(format = "date-time")]
+    since: Option<String>,
+    #[param(format = "date-time")]
+    until: Option<String>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+    #[param(minimum = 1, maximum = 5000)]
+    limit: Option<u32>,
+    /// json, csv or ndjson; the last two stream everything.
+    format: Option<String>,
+}
+
+impl FromFields for ListQuery {
+    fn from_fields(fields: &mut Fields) -> Option<Self> {
+        let outcome = parse::form::<Outcome>("Input should be 'success', 'failure', 'allow' or 'deny'");
+        let filter = AuditFilter {
+            action_prefix: fields.optional("action_prefix", parse::text(1..=PREFIX_MAX)),
+            result: fields.optional("outcome", outcome).map(|Outcome(word)| word),
+            user: fields.optional("user_id", parse::id),
+            actor: fields.optional("actor", parse::text(1..=TEXT_MAX)),
+            target_type: fields.optional("target_type", parse::text(1..=PREFIX_MAX)),
+            target_id: fields.optional("target_id", parse::text(1..=TEXT_MAX)),
+            command: fields.optional("command_id", parse::id),
+            force: fields.optional("force", parse::boolean),
+            global_throttle: fields.optional("global_throttle", parse::boolean),
+            since: fields.optional("since", parse::timestamp),
+            until: fields.optional("until", parse::timestamp),
+        };
+        let cursor = fields.optional("cursor", parse::text(1..=1000));
+        let limit = fields.optional("limit", limit(LIMIT_MAX));
+        let format = fields.optional("format", parse::form("Input should be 'json', 'csv' or 'ndjson'"));
+        Some(Self { filter, cursor, limit, format: format.unwrap_or(Format::Json) })
+    }
+}
+
+impl ListQuery {
+    /// What a cursor is bound to.
+    pub(super) fn canonical(&self) -> Vec<u8> {
+        let AuditFilter {
+            action_prefix,
+            result,
+            user,
+            actor,
+            target_type,
+            target_id,
+            command,
+            force,
+            global_throttle,
+            since,
+            until,
+        } = &self.filter;
+        let members = json!({
+            "action_prefix": action_prefix, "outcome": result, "user": user, "actor": actor,
+            "target_type": target_type, "target_id": target_id, "command": command, "force": force,
+            "global_throttle": global_throttle, "since": since, "until": until,
+        });
+        members.to_string().into_bytes()
+    }
+}
