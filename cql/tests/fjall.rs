@@ -237,6 +237,7 @@ async fn figures() {
     println!("get: {:?}", began.elapsed() / 10_000);
 }
 
+#[expect(clippy::print_stdout, reason = "figures are what it is for")]
 fn print_times(what: &str, times: &mut [Duration]) {
     times.sort();
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
