@@ -29,6 +29,7 @@ pub mod health;
 pub mod layers;
 pub mod live;
 pub mod login;
+pub mod longpoll;
 pub mod memberships;
 pub mod metrics;
 pub mod openapi;

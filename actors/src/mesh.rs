@@ -28,6 +28,7 @@ use crate::presence::{Presence, PresenceConfig};
 use crate::project::{IssueError, NoteError, ProjectHandle, wake_open_projects};
 use crate::recorder::{Batch, Recorders, Wiring, Work};
 use crate::session::SessionFacts;
+use crate::session::polled::PolledSessions;
 use crate::supervisor::{Arguments, NodeSupervisor, ProjectWiring, Projects, SupervisorMessage};
 
 /// How long the edge waits for an actor.
@@ -85,6 +86,7 @@ struct Inner {
     supervisor: ActorRef<SupervisorMessage>,
     drain: CancellationToken,
     sessions: TaskTracker,
+    polled: PolledSessions,
 }
 
 impl Mesh {
@@ -139,8 +141,11 @@ impl Mesh {
             supervisor,
             drain: CancellationToken::new(),
             sessions: TaskTracker::new(),
+            polled: PolledSessions::default(),
         }));
         tokio::spawn(wake_open_projects(mesh.clone()));
+        let polled = mesh.0.polled.clone();
+        mesh.0.sessions.spawn(polled.sweep(mesh.clone()));
         tokio::spawn(lost::run(mesh.clone(), config.lost_after));
         Ok(mesh)
     }
@@ -183,6 +188,11 @@ impl Mesh {
     /// Sessions run in here, so that shutdown can wait for them.
     pub fn sessions(&self) -> &TaskTracker {
         &self.0.sessions
+    }
+
+    /// Sessions of agents that poll.
+    pub fn polled(&self) -> &PolledSessions {
+        &self.0.polled
     }
 
     /// Ends every session of an agent whose credential is gone.

@@ -4,12 +4,14 @@
 //! handle    what the mesh knows of a session, and the orders it takes
 //! answers   what an agent says about commands, scrubbed, to its project
 //! events    verified batches -> sightings, one send per recorder
+//! polled    the same without a socket: uploads and polls
 //! run       the loop: drain the socket, verify, hand over; sign acks and commands in write order
 //! ```
 
 mod answers;
 mod events;
 pub mod handle;
+pub mod polled;
 mod run;
 
 pub use handle::{CommandFrame, Sent, SessionFacts, SessionHandle, SessionMessage};

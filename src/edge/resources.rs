@@ -5,8 +5,8 @@ use utoipa_axum::router::OpenApiRouter;
 use super::app::App;
 use super::route::Route;
 use super::{
-    agent_workers, agents, api_keys, audit_log, commands, events, health, live, login, memberships, metrics, openapi,
-    projects, queues, sessions, socket, stats, tasks, trends, users, workers,
+    agent_workers, agents, api_keys, audit_log, commands, events, health, live, login, longpoll, memberships, metrics,
+    openapi, projects, queues, sessions, socket, stats, tasks, trends, users, workers,
 };
 
 /// One resource of the API.
@@ -35,6 +35,7 @@ pub static RESOURCES: &[Resource] = resources![
     agents,
     socket,
     live,
+    longpoll,
     agent_workers,
     tasks,
     commands,

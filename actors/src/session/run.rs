@@ -258,7 +258,7 @@ impl Session {
 }
 
 /// Gives the session's place up, unless a newer one has it.
-async fn leave(mesh: &Mesh, facts: &SessionFacts) {
+pub(super) async fn leave(mesh: &Mesh, facts: &SessionFacts) {
     if mesh.directory().down(facts.agent, facts.session) {
         mesh.presence().process_down(facts).await;
     }

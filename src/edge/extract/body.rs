@@ -28,12 +28,7 @@ impl<S: Send + Sync, T: FromFields> FromRequest<S> for Body<T> {
         if !is_json {
             return Err(ApiError::NotJson);
         }
-        match strict::parse(&bytes).map_err(ApiError::invalid)? {
-            Value::Object(members) => Fields::of_body(members).read().map(Self),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-                Err(ApiError::invalid(Problem::new("model_type", &["body"], "Input should be a valid object")))
-            }
-        }
+        strict_value(&bytes).map(Self)
     }
 }
 
@@ -52,6 +47,16 @@ impl<S: Send + Sync> FromRequest<S> for JsonBytes {
         }
         strict::parse(&bytes).map_err(ApiError::invalid)?;
         Ok(Self(bytes))
+    }
+}
+
+/// Reads a JSON object that fits `T` and has nothing else.
+pub fn strict_value<T: FromFields>(bytes: &[u8]) -> Result<T, ApiError> {
+    match strict::parse(bytes).map_err(ApiError::invalid)? {
+        Value::Object(members) => Fields::of_body(members).read(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            Err(ApiError::invalid(Problem::new("model_type", &["body"], "Input should be a valid object")))
+        }
     }
 }
 

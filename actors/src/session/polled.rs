@@ -1,0 +1,254 @@
+//! Long-poll sessions (WIRE section 9): the same agent, without a socket.
+//!
+//! **Owns** what a socket's task owns, behind two locks: uploads verify and record, polls sign and hand out.
+//! **Invariants** I-1 holds as for sockets: an upload is answered after its events are durable. I-9: a poll signs
+//! under the lock that it answers from. A session is known by its nonce, and gone for good after a violation.
+
+use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use domain::id::AgentId;
+use domain::wire::{CloseCode, Frame, FrameError, Hello, Outbound, Receiver, Sender, SessionKey};
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::answers::Answers;
+use super::events::Events;
+use super::handle::{Sent, SessionFacts, SessionHandle, SessionMessage};
+use crate::directory::Arrival;
+use crate::mesh::Mesh;
+
+/// Sessions per agent; a new one takes the place of the one that was quiet longest.
+const PER_AGENT_MAX: usize = 16;
+/// A session that is not used for this long is gone.
+const IDLE: Duration = Duration::from_secs(300);
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// How long an upload waits for its events to become durable; the agent's own request limit is longer.
+const DURABLE_WITHIN: Duration = Duration::from_secs(25);
+
+/// Long-poll sessions of this node; cheap to clone.
+#[derive(Clone, Default)]
+pub struct PolledSessions(Arc<DashMap<(AgentId, String), Arc<Polled>>>);
+
+/// Why an upload was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UploadError {
+    /// Signature or replay violation, or another process took the place: a new probe is needed.
+    #[error("the session is not valid any more")]
+    Violated,
+    /// Its events are not durable yet; sending it again is safe.
+    #[error("the events are not durable")]
+    NotDurable,
+}
+
+/// One long-poll session.
+pub struct Polled {
+    mesh: Mesh,
+    handle: SessionHandle,
+    inbound: Mutex<Inbound>,
+    outbound: Mutex<Outwards>,
+    used_at: SyncMutex<Instant>,
+}
+
+struct Inbound {
+    receiver: Receiver,
+    events: Events,
+    answers: Answers,
+}
+
+struct Outwards {
+    sender: Sender,
+    orders: mpsc::Receiver<SessionMessage>,
+}
+
+impl PolledSessions {
+    /// The session of a nonce, if a probe opened it.
+    pub fn get(&self, agent: AgentId, nonce: &str) -> Option<Arc<Polled>> {
+        let session = self.0.get(&(agent, nonce.to_owned()))?.clone();
+        session.touch();
+        Some(session)
+    }
+
+    /// Opens a session, or finds it.
+    pub async fn open(
+        &self,
+        mesh: &Mesh,
+        facts: SessionFacts,
+        nonce: &str,
+        key: SessionKey,
+        features: Vec<String>,
+    ) -> Arc<Polled> {
+        let agent = facts.agent;
+        if let Some(session) = self.get(agent, nonce) {
+            return session;
+        }
+        self.make_room(agent).await;
+        let (handle, orders) = SessionHandle::new(facts);
+        let facts = handle.facts.clone();
+        let session = Arc::new(Polled {
+            inbound: Mutex::new(Inbound {
+                receiver: Receiver::new(key.clone()),
+                events: Events::new(facts.clone(), mesh.recorders().clone(), mesh.presence().clone()),
+                answers: Answers::new(mesh.clone(), facts.clone()),
+            }),
+            outbound: Mutex::new(Outwards { sender: Sender::new(key), orders }),
+            used_at: SyncMutex::new(Instant::now()),
+            mesh: mesh.clone(),
+            handle: handle.clone(),
+        });
+        self.0.insert((agent, nonce.to_owned()), session.clone());
+        match mesh.directory().up(handle) {
+            Arrival::Connected(Some(displaced)) => displaced.close(CloseCode::Displaced),
+            // Without a place it can still upload; commands go to its siblings.
+            Arrival::Connected(None) | Arrival::Full => {}
+        }
+        mesh.presence().process_up(&facts, &unsaid(features)).await;
+        mesh.session_up(&facts).await;
+        session
+    }
+
+    /// Ends a session.
+    pub async fn close(&self, agent: AgentId, nonce: &str) {
+        if let Some((_, session)) = self.0.remove(&(agent, nonce.to_owned())) {
+            super::run::leave(&session.mesh, &session.handle.facts).await;
+            session.mesh.session_down(&session.handle.facts).await;
+        }
+    }
+
+    /// Ends sessions that fell silent, until the node drains, and then all of them.
+    pub async fn sweep(self, mesh: Mesh) {
+        let drain = mesh.drain();
+        loop {
+            let ending = tokio::select! {
+                () = drain.cancelled() => true,
+                () = tokio::time::sleep(SWEEP_EVERY) => false,
+            };
+            let over = |session: &Polled| ending || session.idle() >= IDLE;
+            let gone: Vec<_> =
+                self.0.iter().filter(|session| over(session.value())).map(|session| session.key().clone()).collect();
+            for (agent, nonce) in gone {
+                self.close(agent, &nonce).await;
+            }
+            if ending {
+                return;
+            }
+        }
+    }
+
+    async fn make_room(&self, agent: AgentId) {
+        let mut of_agent: Vec<(Duration, String)> = self
+            .0
+            .iter()
+            .filter(|session| session.key().0 == agent)
+            .map(|session| (session.value().idle(), session.key().1.clone()))
+            .collect();
+        of_agent.sort();
+        while of_agent.len() >= PER_AGENT_MAX
+            && let Some((_, nonce)) = of_agent.pop()
+        {
+            self.close(agent, &nonce).await;
+        }
+    }
+}
+
+/// What an agent that says no hello would say: nothing of engines.
+fn unsaid(runtime_features: Vec<String>) -> Hello {
+    Hello {
+        protocol_version: "2".to_owned(),
+        agent_version: "unknown".to_owned(),
+        framework: "longpoll".to_owned(),
+        engines: Vec::new(),
+        schedulers: Vec::new(),
+        capabilities: Default::default(),
+        host: serde_json::Map::new(),
+        worker_id: None,
+        worker_role: None,
+        worker_pid: None,
+        worker_started_at: None,
+        runtime_features,
+    }
+}
+
+impl Polled {
+    fn touch(&self) {
+        *self.used_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn idle(&self) -> Duration {
+        self.used_at.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    /// Takes frames in and waits until their events are durable. Answers how many frames were of no use; they
+    /// count as taken all the same, or the agent would send them for ever.
+    pub async fn upload(&self, frames: &[String]) -> Result<usize, UploadError> {
+        let mut inbound = self.inbound.lock().await;
+        let Inbound { receiver, events, answers } = &mut *inbound;
+        let now = self.mesh.clock().now();
+        let mut useless = 0;
+        let mut verdict = Ok(());
+        for frame in frames {
+            match receiver.accept(frame.as_bytes(), now) {
+                Ok(Frame::EventBatch(batch)) => events.take(&batch, now),
+                Ok(Frame::Heartbeat(heartbeat)) => {
+                    self.mesh.presence().heartbeat(&self.handle.facts, &heartbeat, events.tally(), now);
+                }
+                Ok(Frame::AgentStatus(status)) => self.mesh.presence().status(&self.handle.facts, &status, now),
+                Ok(Frame::CommandAck(ack)) => answers.ack(ack),
+                Ok(Frame::CommandResult(result)) => answers.result(result),
+                Ok(Frame::RegistryDelta(_) | Frame::Error(_) | Frame::Hello | Frame::Ignored) => {}
+                Err(FrameError::Signature | FrameError::Sequence | FrameError::Nonce | FrameError::Skew) => {
+                    verdict = Err(UploadError::Violated);
+                    break;
+                }
+                Err(_) => useless += 1,
+            }
+        }
+        events.hand_over().await;
+        answers.hand_over().await;
+        verdict?;
+        let sink = events.sink();
+        let until = Instant::now() + DURABLE_WITHIN;
+        while events.under_way() > 0 {
+            if timeout_at(until, sink.ready()).await.is_err() {
+                return Err(UploadError::NotDurable);
+            }
+            events.acked(sink.take().len());
+        }
+        self.touch();
+        Ok(useless)
+    }
+
+    /// Signed command frames, as they come within `wait`. `None`: the session was told to end.
+    pub async fn poll(&self, wait: Duration, frames_max: usize) -> Option<Vec<String>> {
+        let mut frames = Vec::new();
+        if frames_max == 0 {
+            return Some(frames);
+        }
+        let drain = self.mesh.drain();
+        // A second poll of one session waits for the first.
+        let Ok(mut outbound) = timeout(wait.max(Duration::from_millis(50)), self.outbound.lock()).await else {
+            return Some(frames);
+        };
+        let Outwards { sender, orders } = &mut *outbound;
+        let order = tokio::select! {
+            biased;
+            order = orders.recv() => order,
+            () = drain.cancelled() => None,
+            () = tokio::time::sleep(wait) => None,
+        };
+        self.touch();
+        match order {
+            Some(SessionMessage::Command { frame, reply }) => {
+                let body = Outbound::Command { id: &frame.id, body: &frame.body };
+                let sealed = sender.seal(&body, self.mesh.clock().now());
+                frames.push(String::from_utf8_lossy(&sealed).into_owned());
+                // From here on it may reach the agent, and the asker may have given up.
+                let _unheard = reply.send(Sent::Written);
+                Some(frames)
+            }
+            Some(SessionMessage::Close(_)) => None,
+            None => Some(frames),
+        }
+    }
+}
