@@ -111,7 +111,8 @@ put four lines into the environment of the worker, with the `token` and `hmac_se
   export Z4J_TOKEN=...
   export Z4J_HMAC_SECRET=...
 
-install the agent beside it (`pip install z4j-celery`), and start the worker with events switched on:
+install the agent beside your app (`pip install z4j-celery`), write `import z4j_celery` where the app is made,
+and start the worker with events switched on:
 
   celery -A app worker -E
 "
