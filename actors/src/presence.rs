@@ -65,6 +65,14 @@ struct Facts {
     queues: HashMap<(Engine, AgentId, String), Fact<QueueRow>>,
 }
 
+/// What a session knows beside a heartbeat's own words.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Noticed {
+    pub tally: EventTally,
+    /// How far the agent's clock is ahead of ours.
+    pub ahead_micros: Option<i64>,
+}
+
 /// What a session counted of its events, to tell a worker without `-E` (WIRE 12.1).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EventTally {
@@ -147,10 +155,12 @@ impl Presence {
     }
 
     /// A heartbeat: liveness, loss counters, worker details, queue depths.
-    pub fn heartbeat(&self, facts: &SessionFacts, heartbeat: &Heartbeat<'_>, tally: EventTally, now: Timestamp) {
+    pub fn heartbeat(&self, facts: &SessionFacts, heartbeat: &Heartbeat<'_>, noticed: Noticed, now: Timestamp) {
+        let Noticed { tally, ahead_micros } = noticed;
         self.with_process(facts, |row| {
             row.last_seen_at = now;
             row.updated_at = now;
+            row.health.clock_offset_ms = ahead_micros.map(|micros| micros / 1000).or(row.health.clock_offset_ms);
             health::read(&mut row.health, heartbeat, tally);
         });
         for (engine, details) in health::worker_details(heartbeat) {
@@ -166,14 +176,12 @@ impl Presence {
         }
     }
 
-    /// An agent's report about itself.
-    pub fn status(&self, facts: &SessionFacts, _status: &AgentStatus<'_>, now: Timestamp) {
-        self.with_process(facts, |row| row.last_seen_at = now);
-    }
-
-    /// The offset of a process's clock, from its newest frame.
-    pub fn clock_offset(&self, facts: &SessionFacts, offset_ms: i64) {
-        self.with_process(facts, |row| row.health.clock_offset_ms = Some(offset_ms));
+    /// An agent's report about itself: what it adds to a heartbeat is its losses.
+    pub fn status(&self, facts: &SessionFacts, status: &AgentStatus<'_>, now: Timestamp) {
+        self.with_process(facts, |row| {
+            row.last_seen_at = now;
+            health::lose(&mut row.health, status.telemetry_loss.as_ref());
+        });
     }
 
     /// What a session counted of its events so far.

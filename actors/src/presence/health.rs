@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use cql::fleet::process::ProcessHealth;
 use domain::engine::Engine;
-use domain::wire::Heartbeat;
+use domain::wire::{Heartbeat, TelemetryLoss};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -34,9 +34,7 @@ pub(super) struct WorkerDetail {
 pub(super) fn read(health: &mut ProcessHealth, heartbeat: &Heartbeat<'_>, tally: EventTally) {
     health.buffer_size = heartbeat.buffer_size.or(health.buffer_size);
     health.dropped_events = heartbeat.dropped_events.or(health.dropped_events);
-    if let Some(loss) = &heartbeat.telemetry_loss {
-        health.telemetry_loss = serde_json::to_string(loss).ok();
-    }
+    lose(health, heartbeat.telemetry_loss.as_ref());
     count(health, tally);
     health.adapter_errors.clear();
     for (key, text) in &heartbeat.adapter_health {
@@ -52,6 +50,13 @@ pub(super) fn read(health: &mut ProcessHealth, heartbeat: &Heartbeat<'_>, tally:
             }
             Some(_) | None => {}
         }
+    }
+}
+
+/// Takes over the agent's own count of what it lost.
+pub(super) fn lose(health: &mut ProcessHealth, loss: Option<&TelemetryLoss>) {
+    if let Some(loss) = loss {
+        health.telemetry_loss = serde_json::to_string(loss).ok();
     }
 }
 

@@ -18,6 +18,7 @@ use super::events::Events;
 use super::handle::{Sent, SessionFacts, SessionHandle, SessionMessage};
 use crate::directory::Arrival;
 use crate::mesh::Mesh;
+use crate::presence::Noticed;
 
 /// Sessions per agent; a new one takes the place of the one that was quiet longest.
 const PER_AGENT_MAX: usize = 16;
@@ -191,7 +192,8 @@ impl Polled {
             match receiver.accept(frame.as_bytes(), now) {
                 Ok(Frame::EventBatch(batch)) => events.take(&batch, now),
                 Ok(Frame::Heartbeat(heartbeat)) => {
-                    self.mesh.presence().heartbeat(&self.handle.facts, &heartbeat, events.tally(), now);
+                    let noticed = Noticed { tally: events.tally(), ahead_micros: receiver.ahead_micros() };
+                    self.mesh.presence().heartbeat(&self.handle.facts, &heartbeat, noticed, now);
                 }
                 Ok(Frame::AgentStatus(status)) => self.mesh.presence().status(&self.handle.facts, &status, now),
                 Ok(Frame::CommandAck(ack)) => answers.ack(ack),

@@ -15,6 +15,7 @@ use super::events::Events;
 use super::handle::{Sent, SessionFacts, SessionHandle, SessionMessage};
 use crate::directory::Arrival;
 use crate::mesh::Mesh;
+use crate::presence::Noticed;
 
 /// A session from which nothing came for this long is closed with 4408.
 const SILENCE: Duration = Duration::from_secs(90);
@@ -163,7 +164,8 @@ impl Session {
         match frame {
             Frame::EventBatch(batch) => self.events.take(&batch, now),
             Frame::Heartbeat(heartbeat) => {
-                self.mesh.presence().heartbeat(&self.handle.facts, &heartbeat, self.events.tally(), now);
+                let noticed = Noticed { tally: self.events.tally(), ahead_micros: self.receiver.ahead_micros() };
+                self.mesh.presence().heartbeat(&self.handle.facts, &heartbeat, noticed, now);
             }
             Frame::AgentStatus(status) => self.mesh.presence().status(&self.handle.facts, &status, now),
             Frame::CommandAck(ack) => self.answers.ack(ack),

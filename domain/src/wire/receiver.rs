@@ -8,11 +8,17 @@ use crate::time::Timestamp;
 /// Verifies what one agent sends in one session.
 pub struct Receiver {
     verifier: Verifier,
+    ahead_micros: Option<i64>,
 }
 
 impl Receiver {
     pub fn new(key: SessionKey) -> Self {
-        Self { verifier: Verifier::new(key) }
+        Self { verifier: Verifier::new(key), ahead_micros: None }
+    }
+
+    /// How far the agent's clock was ahead of ours at its newest heartbeat.
+    pub const fn ahead_micros(&self) -> Option<i64> {
+        self.ahead_micros
     }
 
     /// Checks a frame and reads it; an error ends the session with its close code.
@@ -20,6 +26,9 @@ impl Receiver {
         let envelope = self.verifier.open(wire)?;
         let frame = Frame::read(&envelope)?;
         self.verifier.admit(&envelope, now)?;
+        if let Frame::Heartbeat(_) = frame {
+            self.ahead_micros = Timestamp::parse(&envelope.ts()?).ok().map(|theirs| theirs.since(now));
+        }
         Ok(frame)
     }
 }
