@@ -13,6 +13,7 @@
 //! ```
 //! The remaining modules are resources.
 
+pub mod agent_health;
 pub mod agent_workers;
 pub mod agents;
 pub mod api_keys;

@@ -5,8 +5,8 @@ use utoipa_axum::router::OpenApiRouter;
 use super::app::App;
 use super::route::Route;
 use super::{
-    agent_workers, agents, api_keys, audit_log, commands, events, health, live, login, longpoll, memberships, metrics,
-    openapi, projects, queues, sessions, socket, stats, tasks, trends, users, workers,
+    agent_health, agent_workers, agents, api_keys, audit_log, commands, events, health, live, login, longpoll,
+    memberships, metrics, openapi, projects, queues, sessions, socket, stats, tasks, trends, users, workers,
 };
 
 /// One resource of the API.
@@ -33,6 +33,7 @@ pub static RESOURCES: &[Resource] = resources![
     projects,
     memberships,
     agents,
+    agent_health,
     socket,
     live,
     longpoll,
