@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# Starts a fresh release server in a temporary folder and runs the load generator against it for SECONDS (default 60).
-# Further words go to the load generator as they are.
+# Starts a fresh release server in a temporary folder and runs every load against it: events for SECONDS (default 60),
+# then reads of what was stored, then commands. REPORT=DIR keeps the figures as JSON and Markdown.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 seconds=${1:-60}
-shift || true
 target=${CARGO_TARGET_DIR:-target}/release
 dir=$(mktemp -d "${TMPDIR:-/tmp}/thalamus-bench.XXXXXX")
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
@@ -29,5 +28,12 @@ for _ in $(seq 100); do
     sleep 0.1
 done
 
-"$target/load" --url "http://127.0.0.1:$port" --email admin@example.com --password "$password" \
-    --server-pid "$server" --seconds "$seconds" "$@"
+export THALAMUS_ADMIN_PASSWORD=$password
+run() {
+    "$target/load" "$@" --url "http://127.0.0.1:$port" --project bench --server-pid "$server" \
+        ${REPORT:+--report "$REPORT"}
+}
+run swarm --agents 8 --duration "$seconds"
+run rest --requests 2000 --concurrency 1
+run commands --agents 4 --concurrency 1 --count 2000
+run commands --agents 64 --concurrency 32 --count 20000 --poll-ms 5
