@@ -16,7 +16,9 @@ use cql::accounts::{AgentCredential, agent_by_token};
 use domain::id::SessionId;
 use domain::wire::SessionKey;
 use serde_json::json;
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::UPLOAD_MAX;
 use super::app::App;
@@ -24,6 +26,7 @@ use super::auth::{Client, bearer};
 use super::error::{ApiError, ApiResult, Denied};
 use super::extract::body::{read, strict_value};
 use super::extract::{Fields, FromFields, Query, parse};
+use super::openapi::Errors;
 use super::route::Route;
 
 const NONCE: &str = "x-z4j-session-nonce";
@@ -38,10 +41,7 @@ const FRAME_CHARS_MAX: usize = 1 << 20;
 pub const ROUTES: &[Route] = &[Route::post("/api/v1/agent/events").own(), Route::get("/api/v1/agent/commands").own()];
 
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
-        .route("/api/v1/agent/events", axum::routing::post(events))
-        .route("/api/v1/agent/commands", axum::routing::get(commands))
-        .layer(DefaultBodyLimit::max(UPLOAD_MAX))
+    OpenApiRouter::new().routes(routes!(events)).routes(routes!(commands)).layer(DefaultBodyLimit::max(UPLOAD_MAX))
 }
 
 /// Who calls, and in which session.
@@ -120,6 +120,31 @@ impl FromFields for Upload {
     }
 }
 
+/// What the frames routes carry.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes bodies to OpenAPI")]
+struct Frames {
+    /// Signed frames as JSON texts.
+    #[schema(min_items = 1, max_items = 500)]
+    frames: Vec<String>,
+}
+
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes the answer to OpenAPI")]
+struct Uploaded {
+    /// Frames that need not be sent again: all of them.
+    accepted: u32,
+    rejected: u32,
+    #[schema(max_items = 10)]
+    errors: Vec<String>,
+    #[schema(required)]
+    error_code: Option<String>,
+}
+
+/// Takes an agent's frames; the answer comes when their events are durable.
+#[utoipa::path(post, path = "/api/v1/agent/events", tag = "agent", request_body = Frames,
+    params(("x-z4j-session-nonce" = String, Header, description = "The session; opened by a probe")),
+    responses((status = 200, body = Uploaded), Errors))]
 async fn events(State(app): State<App>, caller: Caller, request: Request) -> ApiResult<Response> {
     let bytes = read(request, &app, UPLOAD_MAX).await?;
     let Upload(frames) = strict_value(&bytes)?;
@@ -158,6 +183,12 @@ impl FromFields for Poll {
     }
 }
 
+/// Hands out an agent's command frames, waiting for one; with `max_frames=0` it opens the session only.
+#[utoipa::path(get, path = "/api/v1/agent/commands", tag = "agent",
+    params(("x-z4j-session-nonce" = String, Header, description = "The session"),
+        ("wait" = Option<u32>, Query, description = "Seconds, 0 to 60 (30)"),
+        ("max_frames" = Option<u32>, Query, description = "0 to 500 (50)")),
+    responses((status = 200, body = Frames), Errors))]
 async fn commands(State(app): State<App>, caller: Caller, Query(poll): Query<Poll>) -> ApiResult<Response> {
     let session = caller.open(&app).await;
     match session.poll(Duration::from_secs(poll.wait), poll.frames_max).await {
