@@ -3,6 +3,11 @@
 mod accounts;
 mod auth;
 mod bad_input;
+mod delete;
+mod export;
+mod fleet;
 mod keys;
 mod node;
+mod stats;
 mod table;
+mod tasks;
