@@ -8,6 +8,7 @@ mod export;
 mod fleet;
 mod keys;
 mod node;
+mod openapi;
 mod stats;
 mod table;
 mod tasks;
