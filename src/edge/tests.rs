@@ -3,12 +3,14 @@
 mod accounts;
 mod auth;
 mod bad_input;
+mod commands;
 mod delete;
 mod export;
 mod fleet;
 mod keys;
 mod node;
 mod openapi;
+mod process;
 mod stats;
 mod table;
 mod tasks;
