@@ -85,6 +85,7 @@ def test_a_forged_or_replayed_frame_ends_the_session_until_a_new_probe(polling, 
     assert polling.upload(good).status_code == 409, "a replay"
     fresh = polling.batch(received(str(uuid.uuid4())))
     assert polling.upload(fresh).status_code == 409, "the nonce is dead"
+    assert polling.http.get(COMMANDS, params={"wait": 0, "max_frames": 0}).status_code == 409, "and stays dead"
     assert len(project.walk()) == 1
 
 

@@ -86,7 +86,7 @@ impl Caller {
         response
     }
 
-    async fn open(&self, app: &App) -> std::sync::Arc<Polled> {
+    async fn open(&self, app: &App) -> ApiResult<std::sync::Arc<Polled>> {
         let AgentCredential { agent, project, .. } = self.credential;
         let now = app.clock.now();
         let secret = app.master.project_secret(project);
@@ -102,8 +102,13 @@ impl Caller {
             said_hello: false,
             connected_at: now,
         };
-        app.mesh.polled().open(&app.mesh, facts, &self.nonce, key, self.features.clone()).await
+        let opened = app.mesh.polled().open(&app.mesh, facts, &self.nonce, key, self.features.clone()).await;
+        opened.ok_or_else(expired)
     }
+}
+
+fn expired() -> ApiError {
+    ApiError::conflict("the session is not valid any more; probe again with a new nonce")
 }
 
 /// The frames of an upload.
@@ -149,7 +154,6 @@ async fn events(State(app): State<App>, caller: Caller, request: Request) -> Api
     let bytes = read(request, &app, UPLOAD_MAX).await?;
     let Upload(frames) = strict_value(&bytes)?;
     let agent = caller.credential.agent;
-    let expired = || ApiError::conflict("the session is not valid any more; probe again with a new nonce");
     let session = app.mesh.polled().get(agent, &caller.nonce).ok_or_else(expired)?;
     match session.upload(&frames).await {
         Ok(useless) => {
@@ -190,12 +194,12 @@ impl FromFields for Poll {
         ("max_frames" = Option<u32>, Query, description = "0 to 500 (50)")),
     responses((status = 200, body = Frames), Errors))]
 async fn commands(State(app): State<App>, caller: Caller, Query(poll): Query<Poll>) -> ApiResult<Response> {
-    let session = caller.open(&app).await;
+    let session = caller.open(&app).await?;
     match session.poll(Duration::from_secs(poll.wait), poll.frames_max).await {
         Some(frames) => Ok(caller.named(Json(json!({ "frames": frames })))),
         None => {
             app.mesh.polled().close(caller.credential.agent, &caller.nonce).await;
-            Err(ApiError::conflict("the session was ended; probe again with a new nonce"))
+            Err(expired())
         }
     }
 }

@@ -4,6 +4,7 @@
 //! **Invariants** I-1 holds as for sockets: an upload is answered after its events are durable. I-9: a poll signs
 //! under the lock that it answers from. A session is known by its nonce, and gone for good after a violation.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub struct Polled {
     inbound: Mutex<Inbound>,
     outbound: Mutex<Outwards>,
     used_at: SyncMutex<Instant>,
+    /// Its nonce is dead: a new session of the same nonce would have forgotten what it saw.
+    over: AtomicBool,
 }
 
 struct Inbound {
@@ -64,14 +67,17 @@ struct Outwards {
 }
 
 impl PolledSessions {
-    /// The session of a nonce, if a probe opened it.
+    /// The session of a nonce, if a probe opened it and it is not over.
     pub fn get(&self, agent: AgentId, nonce: &str) -> Option<Arc<Polled>> {
         let session = self.0.get(&(agent, nonce.to_owned()))?.clone();
+        if session.over.load(Ordering::Acquire) {
+            return None;
+        }
         session.touch();
         Some(session)
     }
 
-    /// Opens a session, or finds it.
+    /// Opens a session, or finds it. `None`: the nonce is dead.
     pub async fn open(
         &self,
         mesh: &Mesh,
@@ -79,10 +85,10 @@ impl PolledSessions {
         nonce: &str,
         key: SessionKey,
         features: Vec<String>,
-    ) -> Arc<Polled> {
+    ) -> Option<Arc<Polled>> {
         let agent = facts.agent;
-        if let Some(session) = self.get(agent, nonce) {
-            return session;
+        if self.0.contains_key(&(agent, nonce.to_owned())) {
+            return self.get(agent, nonce);
         }
         self.make_room(agent).await;
         let (handle, orders) = SessionHandle::new(facts);
@@ -95,6 +101,7 @@ impl PolledSessions {
             }),
             outbound: Mutex::new(Outwards { sender: Sender::new(key), orders }),
             used_at: SyncMutex::new(Instant::now()),
+            over: AtomicBool::new(false),
             mesh: mesh.clone(),
             handle: handle.clone(),
         });
@@ -106,12 +113,15 @@ impl PolledSessions {
         }
         mesh.presence().process_up(&facts, &unsaid(features)).await;
         mesh.session_up(&facts).await;
-        session
+        Some(session)
     }
 
-    /// Ends a session.
+    /// Ends a session; its nonce stays dead for as long as a frame of it could be played again.
     pub async fn close(&self, agent: AgentId, nonce: &str) {
-        if let Some((_, session)) = self.0.remove(&(agent, nonce.to_owned())) {
+        let session = self.0.get(&(agent, nonce.to_owned())).map(|session| session.clone());
+        if let Some(session) = session
+            && !session.over.swap(true, Ordering::AcqRel)
+        {
             super::run::leave(&session.mesh, &session.handle.facts).await;
             session.mesh.session_down(&session.handle.facts).await;
         }
@@ -130,6 +140,7 @@ impl PolledSessions {
                 self.0.iter().filter(|session| over(session.value())).map(|session| session.key().clone()).collect();
             for (agent, nonce) in gone {
                 self.close(agent, &nonce).await;
+                self.0.remove(&(agent, nonce));
             }
             if ending {
                 return;
@@ -141,7 +152,7 @@ impl PolledSessions {
         let mut of_agent: Vec<(Duration, String)> = self
             .0
             .iter()
-            .filter(|session| session.key().0 == agent)
+            .filter(|session| session.key().0 == agent && !session.value().over.load(Ordering::Acquire))
             .map(|session| (session.value().idle(), session.key().1.clone()))
             .collect();
         of_agent.sort();
