@@ -9,9 +9,13 @@ use domain::command::{Advertised, BulkFilter, FrozenTask, Resolved};
 use domain::engine::Engine;
 use domain::id::{AgentId, ProjectId};
 use domain::task::{Filter, Priority, TaskRow};
+use futures_util::future::try_join_all;
 
 use crate::edge::app::App;
 use crate::edge::error::{ApiError, ApiResult, Problem};
+
+/// Ids looked up at once.
+const LOOKUPS_MAX: usize = 16;
 
 /// The agent that is asked, and what is known of it.
 pub(super) struct Known {
@@ -154,7 +158,7 @@ async fn matching(
         ..Filter::default()
     };
     let rows = match &bulk.task_ids {
-        Some(ids) => named(app, project, ids, &filter).await?,
+        Some(ids) => named(app, project, ids, engine, &filter).await?,
         None => walked(app, project, &filter, max).await?,
     };
     let frozen = |row: TaskRow| {
@@ -176,18 +180,33 @@ async fn walked(app: &App, project: ProjectId, filter: &Filter, max: usize) -> A
 }
 
 /// Of the ids given, those that the rest of the filter admits.
-async fn named(app: &App, project: ProjectId, ids: &[String], filter: &Filter) -> ApiResult<Vec<TaskRow>> {
+async fn named(
+    app: &App,
+    project: ProjectId,
+    ids: &[String],
+    engine: Engine,
+    filter: &Filter,
+) -> ApiResult<Vec<TaskRow>> {
     let prepared = filter.prepare();
     let mut rows: BTreeMap<_, TaskRow> = BTreeMap::new();
-    for id in ids {
-        for task in app.mesh.tasks().named(project, id).await? {
-            let row = task.row(project);
-            if prepared.admits(&row) {
-                rows.insert(row.id, row);
-            }
-        }
+    for some in ids.chunks(LOOKUPS_MAX) {
+        let found = try_join_all(some.iter().map(|id| either_id(app, project, engine, id))).await?;
+        let admitted = found.into_iter().flatten().filter(|row| prepared.admits(row));
+        rows.extend(admitted.map(|row| (row.id, row)));
     }
     Ok(rows.into_values().rev().collect())
+}
+
+/// The tasks that one of our ids or the engine's names. The other engines are not asked: there may be ten
+/// thousand ids, and their tasks would not be sent anyway.
+async fn either_id(app: &App, project: ProjectId, engine: Engine, id: &str) -> ApiResult<Vec<TaskRow>> {
+    let tasks = app.mesh.tasks();
+    let ours = match id.parse() {
+        Ok(id) => tasks.get_by_id(project, id).await?,
+        Err(_) => None,
+    };
+    let theirs = tasks.get(project, engine, id).await?.filter(|task| task.task_id() == id);
+    Ok(ours.into_iter().chain(theirs).map(|task| task.row(project)).collect())
 }
 
 /// Only Celery takes one, and `normal` is what a task has that says nothing.
