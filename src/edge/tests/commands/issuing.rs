@@ -86,6 +86,34 @@ async fn every_verb_reaches_the_agent_as_it_reads_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_observed_depth_becomes_the_token_that_the_agent_expects() {
+    let mut world = World::make().await;
+    let shown = world.issue("purge-queue", json!({ "queue": "mail", "observed_depth": 7 })).await;
+    let order = world.process.order().await.unwrap();
+    let token = world.node.app.master.project_secret(world.project.id).purge_token("mail", 7);
+    assert_eq!(order.parameters["confirm_token"], token.as_str());
+    assert_eq!(shown["payload"]["confirm_token"], "<redacted>");
+    assert!(!shown.to_string().contains(&token), "{shown}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn overrides_reach_the_agent_whole_and_are_shown_scrubbed() {
+    let mut world = World::make().await;
+    let mut body = body_of("retry-task");
+    (body["override_args"], body["override_kwargs"]) =
+        (json!([1]), json!({ "password": "hunter2-and-more", "user": 7 }));
+    let command = world.issue("retry-task", body).await;
+    let order = world.process.order().await.unwrap();
+    assert_eq!(order.parameters["override_args"], json!([1]));
+    assert_eq!(order.parameters["override_kwargs"], json!({ "password": "hunter2-and-more", "user": 7 }));
+    for shown in [command.clone(), world.detail(&world.admin, &command).await] {
+        assert_eq!(shown["payload"]["override_kwargs"], json!({ "password": "<redacted>", "user": 7 }), "{shown}");
+    }
+    let audit = world.node.get(&format!("/api/v1/projects/{SLUG}/audit"), &world.admin).await;
+    assert!(!audit.text.contains("hunter2"), "{}", audit.text);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_rate_limit_without_a_worker_is_a_flagged_broadcast() {
     let mut world = World::make().await;
     for (form, rate) in

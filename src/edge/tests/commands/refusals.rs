@@ -286,11 +286,14 @@ async fn the_limit_of_bulk_actions_refuses_without_a_trace() {
 #[tokio::test(start_paused = true)]
 async fn a_dry_run_and_a_filter_that_matches_nothing_mint_nothing() {
     let mut world = World::make().await;
+    let path = format!("/api/v1/projects/{SLUG}/tasks/celery/t-2");
+    let ours = world.node.get(&path, &world.admin).await.json()["id"].clone();
     let before = world.kept().await;
     for (change, count) in [
         (json!({ "filter": { "state": "failed" }, "dry_run": true }), FAILED.len()),
         (json!({ "filter": { "worker": WORKER }, "dry_run": true, "max": 2 }), 2),
         (json!({ "filter": { "task_ids": ["t-2", "t-none"] }, "dry_run": true }), 1),
+        (json!({ "filter": { "task_ids": [ours, "t-2", "t-3"] }, "dry_run": true }), 2),
         (json!({ "filter": { "state": "lost" } }), 0),
         (json!({ "filter": { "task_ids": ["t-none"] } }), 0),
         (json!({ "filter": { "state": "failed", "queue": "other" }, "dry_run": true }), 0),
