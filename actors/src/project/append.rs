@@ -10,12 +10,12 @@ use cql::StoreError;
 use cql::ledger::{Appended, Projector, Receipt, commands, entries, head};
 use domain::command::Command;
 use domain::ledger::Returned;
-use ractor::{ActorRef, RpcReplyPort};
+use ractor::ActorRef;
 
 use super::decide::{Entries, Handout, Verdict};
 use super::handle::IssueError;
 use super::prepare::answer;
-use super::state::{Appending, Input, State};
+use super::state::{Appending, Input, Issuing, State};
 use super::{ProjectActor, ProjectMessage, Uncertain, load};
 use crate::agent::{Dispatched, Parts};
 use crate::changes::Topic;
@@ -164,8 +164,9 @@ impl ProjectActor {
                 }
                 self.tell_forget(state, agent, id);
                 match verdict {
-                    Verdict::Replayed(first) => self.answer_replay(state, first, issuing.reply),
-                    Verdict::Refused(refusal) => answer(issuing.reply, Err(IssueError::Refused(refusal))),
+                    Verdict::Unfrozen => self.freeze(myself, *issuing),
+                    Verdict::Replayed(first) => self.answer_replay(state, first, *issuing),
+                    Verdict::Refused(refusal) => self.answer_without(*issuing, Err(IssueError::Refused(refusal))),
                     Verdict::Issued { .. }
                     | Verdict::Noted(_)
                     | Verdict::Limited(_)
@@ -204,6 +205,7 @@ impl ProjectActor {
             (
                 Input::Note { .. } | Input::Lane { .. } | Input::Answer { .. } | Input::Overdue(_),
                 Verdict::Issued { .. }
+                | Verdict::Unfrozen
                 | Verdict::Replayed(_)
                 | Verdict::Refused(_)
                 | Verdict::Noted(_)
@@ -224,19 +226,29 @@ impl ProjectActor {
     }
 
     /// Answers with the command that the key stands for, as it is now.
-    fn answer_replay(
-        &self,
-        state: &State,
-        first: domain::id::CommandId,
-        reply: RpcReplyPort<Result<Command, IssueError>>,
-    ) {
+    fn answer_replay(&self, state: &State, first: domain::id::CommandId, issuing: Issuing) {
         if let Some(open) = state.log.fold.open(first) {
-            return answer(reply, Ok(open.command.clone()));
+            return self.answer_without(issuing, Ok(open.command.clone()));
         }
-        let (store, project) = (Arc::clone(&self.store), self.project);
+        let (store, project, this) = (Arc::clone(&self.store), self.project, self.clone());
         tokio::spawn(async move {
             let row = commands::get(&*store, project, first).await;
-            answer(reply, row.map_err(IssueError::Store).and_then(|row| row.ok_or(IssueError::Unavailable)));
+            let replay = row.map_err(IssueError::Store).and_then(|row| row.ok_or(IssueError::Unavailable));
+            this.answer_without(issuing, replay);
+        });
+    }
+
+    /// Answers a draft that came to no command of its own; ids that were frozen for it are gone before its caller
+    /// hears of it.
+    fn answer_without(&self, issuing: Issuing, value: Result<Command, IssueError>) {
+        let Issuing { prepared, reply, .. } = issuing;
+        let Some(frozen) = prepared.frozen else { return answer(reply, value) };
+        let (store, project) = (Arc::clone(&self.store), self.project);
+        tokio::spawn(async move {
+            if let Err(error) = commands::thaw(&*store, project, prepared.command, frozen.chunks).await {
+                tracing::warn!(command.id = %prepared.command, error = %error, "frozen ids of a refused command stay");
+            }
+            answer(reply, value);
         });
     }
 

@@ -8,6 +8,7 @@ use domain::ledger::{Change, Issuance, Kind, Limited, Proposal, Refusal, Route, 
 use domain::time::Timestamp;
 
 use super::ProjectActor;
+use super::prepare::is_unfrozen;
 use super::state::{Input, Issuing, State};
 
 /// A delivery that goes out once its entry is durable.
@@ -24,6 +25,8 @@ pub(super) enum Verdict {
         command: Box<Command>,
         handout: Option<Handout>,
     },
+    /// A bulk command that nothing refuses: its ids are made durable, and it is decided again.
+    Unfrozen,
     Replayed(CommandId),
     Refused(Refusal),
     Noted(u64),
@@ -113,6 +116,7 @@ impl ProjectActor {
         let Issuing { draft, prepared, lane, .. } = issuing;
         match decide::issue(&state.log.fold, draft, prepared, *lane, now, self.terms) {
             Ok(Issuance::Replayed(command)) => Verdict::Replayed(command),
+            Ok(Issuance::New(_)) if is_unfrozen(issuing) => Verdict::Unfrozen,
             Ok(Issuance::New(proposals)) => {
                 let is_handout = matches!(proposals.last().map(|last| &last.kind), Some(Kind::Dispatched(_)));
                 let seq = entries.record_all(state, proposals, now);

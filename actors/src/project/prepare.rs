@@ -25,7 +25,7 @@ pub struct Ready {
 }
 
 impl ProjectActor {
-    /// Makes a draft ready. Without an idempotency key or frozen ids there is nothing to wait for.
+    /// Makes a draft ready. Without an idempotency key there is nothing to wait for.
     pub(super) fn prepare(
         &self,
         myself: &ActorRef<ProjectMessage>,
@@ -38,17 +38,33 @@ impl ProjectActor {
         let sealed = form.secrets.as_ref().map(|members| secrets::seal(&self.keys.data, command, members));
         let prepared = Prepared { command, form, sealed, frozen: None, holder: None };
         let issuing = Issuing { draft, prepared, lane: None, permit, reply };
-        let needs_store = issuing.draft.idempotency_key.is_some() || is_bulk(&issuing.draft);
         let (store, project, myself) = (Arc::clone(&self.store), self.project, myself.clone());
-        if !needs_store {
+        let Some(key) = issuing.draft.idempotency_key.clone() else {
             // Through the mailbox like the others, so that commands keep their order.
             let _ = myself.cast(ProjectMessage::Ready(Box::new(Ready { issuing, failed: None })));
             return;
-        }
+        };
         tokio::spawn(async move {
             let mut issuing = issuing;
-            let failed = look_up(&*store, project, &mut issuing).await.err();
+            let failed = match projection::key_holder(&*store, project, &key).await {
+                Ok(holder) => {
+                    issuing.prepared.holder = holder;
+                    None
+                }
+                Err(error) => Some(error),
+            };
             // A project that is gone drops the reply, and its caller hears that it is unavailable.
+            let _ = myself.cast(ProjectMessage::Ready(Box::new(Ready { issuing, failed })));
+        });
+    }
+
+    /// Makes the ids of a bulk command durable, now that nothing refuses it.
+    pub(super) fn freeze(&self, myself: &ActorRef<ProjectMessage>, mut issuing: Issuing) {
+        let (store, project, myself) = (Arc::clone(&self.store), self.project, myself.clone());
+        tokio::spawn(async move {
+            let chunks = chunk::split(&issuing.draft.resolved.tasks);
+            let failed = commands::freeze(&*store, project, issuing.prepared.command, &chunks).await.err();
+            issuing.prepared.frozen = Some(frozen(&chunks));
             let _ = myself.cast(ProjectMessage::Ready(Box::new(Ready { issuing, failed })));
         });
     }
@@ -62,8 +78,9 @@ impl ProjectActor {
         }
         let form = &issuing.prepared.form;
         let support = capability::support(form.engine, form.action, &issuing.draft.resolved.advertised);
-        let has_holder = issuing.prepared.holder.is_some();
-        if support == Support::Unsupported || has_holder || !self.offer_new(myself, state, &issuing).await {
+        let needs_no_lane =
+            support == Support::Unsupported || issuing.prepared.holder.is_some() || is_unfrozen(&issuing);
+        if needs_no_lane || !self.offer_new(myself, state, &issuing).await {
             state.queue.push_back(Input::Issue(Box::new(issuing)));
         } else {
             state.offered.insert(issuing.prepared.command, Box::new(issuing));
@@ -71,20 +88,10 @@ impl ProjectActor {
     }
 }
 
-fn is_bulk(draft: &Draft) -> bool {
-    matches!(draft.request, Request::BulkRetry { .. })
-}
-
-async fn look_up(store: &dyn Store, project: ProjectId, issuing: &mut Issuing) -> Result<(), StoreError> {
-    if let Some(key) = &issuing.draft.idempotency_key {
-        issuing.prepared.holder = projection::key_holder(store, project, key).await?;
-    }
-    if issuing.prepared.holder.is_none() && is_bulk(&issuing.draft) {
-        let chunks = chunk::split(&issuing.draft.resolved.tasks);
-        commands::freeze(store, project, issuing.prepared.command, &chunks).await?;
-        issuing.prepared.frozen = Some(frozen(&chunks));
-    }
-    Ok(())
+/// A bulk command whose ids are not durable yet: it is decided once before they are and once after, so that what
+/// is refused leaves nothing.
+pub(super) fn is_unfrozen(issuing: &Issuing) -> bool {
+    matches!(issuing.draft.request, Request::BulkRetry { .. }) && issuing.prepared.frozen.is_none()
 }
 
 fn frozen(chunks: &[Chunk]) -> Frozen {

@@ -14,6 +14,7 @@ mod cells;
 mod faults;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -23,12 +24,14 @@ use self::cells::{Cells, HandleId};
 use self::faults::{Fate, Injector};
 pub use self::faults::{Fault, Faults, Injected};
 use crate::store::{Commit, Committed, Durability, Key, Range, Result, Row, Store, StoreError, Write};
+use crate::table::Table;
 
 /// A store in memory, as one node sees it. A clone is the same node.
 #[derive(Clone)]
 pub struct Memory {
     shared: Arc<Mutex<Shared>>,
     handle: HandleId,
+    is_observer: bool,
 }
 
 struct Shared {
@@ -50,7 +53,7 @@ impl Memory {
 
     pub fn with_faults(seed: u64, faults: Faults) -> Self {
         let shared = Shared { cells: Cells::default(), injector: Injector::new(seed, faults), handles: 1 };
-        Self { shared: Arc::new(Mutex::new(shared)), handle: HandleId(0) }
+        Self { shared: Arc::new(Mutex::new(shared)), handle: HandleId(0), is_observer: false }
     }
 
     /// Another node's view of the same store.
@@ -58,7 +61,7 @@ impl Memory {
         let mut shared = self.lock();
         let handle = HandleId(shared.handles);
         shared.handles += 1;
-        Self { shared: Arc::clone(&self.shared), handle }
+        Self { shared: Arc::clone(&self.shared), handle, is_observer: false }
     }
 
     /// Replaces the odds from now on, for every handle.
@@ -76,6 +79,19 @@ impl Memory {
         self.lock().injector.injected
     }
 
+    /// The view of a node that starts now, without faults and without waiting: for who judges a test.
+    pub fn observer(&self) -> Self {
+        Self { is_observer: true, ..self.handle() }
+    }
+
+    /// How many rows of a table every node sees by now.
+    pub fn count(&self, table: Table) -> usize {
+        let mut shared = self.lock();
+        let now = Instant::now();
+        shared.cells.settle(now);
+        shared.cells.count(table, now)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Shared> {
         // Every change below is whole before anything can panic, so a poisoned lock guards good data.
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
@@ -83,7 +99,7 @@ impl Memory {
 
     /// Waits half of a drawn latency, does the work, waits the other half.
     async fn after_latency<T>(&self, work: impl FnOnce(&mut Shared, Instant) -> T) -> T {
-        let half = self.lock().injector.latency() / 2;
+        let half = if self.is_observer { Duration::ZERO } else { self.lock().injector.latency() / 2 };
         if !half.is_zero() {
             sleep(half).await;
         }
@@ -150,7 +166,7 @@ impl Shared {
 impl Store for Memory {
     async fn get(&self, key: &Key) -> Result<Option<Bytes>> {
         self.after_latency(|shared, now| {
-            if shared.injector.strikes(Fault::ReadFailed) {
+            if !self.is_observer && shared.injector.strikes(Fault::ReadFailed) {
                 return Err(StoreError::Unavailable(Box::new(InjectedFault)));
             }
             Ok(shared.cells.get(self.handle, key, now))
@@ -160,7 +176,7 @@ impl Store for Memory {
 
     async fn scan(&self, range: Range) -> Result<Vec<Row>> {
         self.after_latency(|shared, now| {
-            if shared.injector.strikes(Fault::ReadFailed) {
+            if !self.is_observer && shared.injector.strikes(Fault::ReadFailed) {
                 return Err(StoreError::Unavailable(Box::new(InjectedFault)));
             }
             Ok(shared.cells.scan(self.handle, &range, now))

@@ -138,6 +138,13 @@ pub async fn freeze(store: &dyn Store, project: ProjectId, command: CommandId, c
     store.write(writes).await
 }
 
+/// Takes the frozen ids of a bulk command back that was not issued after all.
+pub async fn thaw(store: &dyn Store, project: ProjectId, command: CommandId, chunks: u32) -> Result<()> {
+    let partition = chunk_partition(project, command);
+    let key = |n: u32| Key::new(Table::CommandChunk, partition.clone(), Bytes::copy_from_slice(&n.to_be_bytes()));
+    store.write((0..chunks).map(|n| Write::delete(key(n))).collect()).await
+}
+
 /// The frozen ids of one chunk.
 pub async fn frozen(store: &dyn Store, project: ProjectId, command: CommandId, n: u32) -> Result<Option<Chunk>> {
     let clustering = Bytes::copy_from_slice(&n.to_be_bytes());

@@ -3,10 +3,12 @@
 mod issuing;
 mod listing;
 mod refusals;
+mod traces;
 
 use axum::http::StatusCode;
+use cql::Table;
 use cql::accounts::{Project, Role};
-use cql::ledger::{commands, entries, projection};
+use cql::ledger::{entries, projection};
 use domain::id::AgentId;
 use serde_json::{Value, json};
 
@@ -50,9 +52,13 @@ struct World {
 /// What a refusal must leave as it was.
 #[derive(Debug, PartialEq, Eq)]
 struct Kept {
-    commands: usize,
+    /// In every table that a command may write to.
+    rows: [usize; 4],
     entries: usize,
 }
+
+/// Commands and the days they are listed under, frozen ids, idempotency keys, projects with open commands.
+const TABLES: [Table; 4] = [Table::Command, Table::CommandChunk, Table::Idem, Table::Open];
 
 impl World {
     async fn make() -> Self {
@@ -104,9 +110,8 @@ impl World {
 
     async fn kept(&self) -> Kept {
         let store = self.node.app.store.as_ref();
-        let commands = commands::list(store, self.project.id, None, None, 1000).await.unwrap().items.len();
         let entries = entries::tail(store, self.project.id, 1, 1000).await.unwrap().len();
-        Kept { commands, entries }
+        Kept { rows: TABLES.map(|table| self.node.memory.count(table)), entries }
     }
 
     async fn key_is_free(&self, key: &str) -> bool {

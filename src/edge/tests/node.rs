@@ -28,6 +28,8 @@ const START: i64 = 1_776_340_800_000_000;
 
 pub(super) struct Node {
     pub(super) app: App,
+    /// The store behind it, for who counts rows.
+    pub(super) memory: Memory,
     router: Router,
     /// One hash for all: computing it is the slow part.
     password_hash: String,
@@ -94,7 +96,8 @@ impl Node {
     pub(super) async fn start_with(settings: &[(&'static str, &str)]) -> Self {
         let flags: BTreeMap<_, _> = settings.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
         let config = Config::resolve(&Layers::collect(flags, &|_| None).unwrap()).unwrap();
-        let opened = Opened::memory(Memory::new());
+        let memory = Memory::new();
+        let opened = Opened::memory(memory.clone());
         let master = MasterSecret::new("0123456789abcdef0123456789abcdef-master").unwrap();
         let clock = Clock::starting_at(Timestamp::from_micros(START));
         let mesh = Mesh::start(actors::MeshConfig {
@@ -111,7 +114,7 @@ impl Node {
         });
         let app = App::new(opened, config, master, mesh.await.unwrap());
         let password_hash = Passwords::new().hash(PASSWORD).await.unwrap();
-        Self { router: router(app.clone()), app, password_hash }
+        Self { router: router(app.clone()), app, memory, password_hash }
     }
 
     pub(super) async fn user(&self, email: &str, is_admin: bool) -> User {

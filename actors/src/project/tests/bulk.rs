@@ -1,7 +1,15 @@
+use std::time::Duration;
+
+use cql::Table;
+use cql::engine::memory::{Faults, Memory};
 use cql::ledger::commands;
 use domain::command::{Draft, FrozenTask, Status, Verb};
+use domain::ledger::Refusal;
+use domain::time::Timestamp;
 
 use super::harness::*;
+use crate::clock::Clock;
+use crate::project::IssueError;
 
 fn bulk(count: usize) -> Draft {
     let mut draft = draft(Verb::BulkRetry, r#"{"filter":{"state":"failed"},"max":10000}"#);
@@ -90,4 +98,37 @@ async fn a_bulk_command_goes_on_after_a_restart_between_chunks() {
     worker.say(&frame, &claim, success(r#"{"succeeded":250}"#)).await;
     assert_eq!(serve_chunk(&mut worker).await, 50);
     node.until(issued.id, Status::Succeeded).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_bulk_command_leaves_no_frozen_ids() {
+    let node = Node::new().await;
+    for _ in 0..10 {
+        node.project.issue(bulk(1)).await.unwrap();
+    }
+    assert_eq!(node.store.count(Table::CommandChunk), 10);
+    let refused = node.project.issue(bulk(600)).await;
+    assert!(matches!(refused, Err(IssueError::Refused(Refusal::Limited(_)))), "{refused:?}");
+    assert_eq!(node.store.count(Table::CommandChunk), 10);
+}
+
+/// All of them are decided before any of them counts: freezing takes time here.
+#[tokio::test(start_paused = true)]
+async fn bulk_commands_that_race_leave_the_ids_of_those_that_win() {
+    let faults = Faults { latency: Duration::from_millis(1)..=Duration::from_millis(9), ..Faults::default() };
+    for keyed in [false, true] {
+        let store = Memory::with_faults(7, faults.clone());
+        let node = Node::on(store, Clock::starting_at(Timestamp::from_secs(1_800_000_000))).await;
+        let mut racing = tokio::task::JoinSet::new();
+        for _ in 0..30 {
+            let (project, mut draft) = (node.project.clone(), bulk(300));
+            draft.idempotency_key = keyed.then(|| "k".to_owned());
+            racing.spawn(async move { project.issue(draft).await.map(|command| command.id).ok() });
+        }
+        let mut won: Vec<_> = racing.join_all().await.into_iter().flatten().collect();
+        won.sort_unstable();
+        won.dedup();
+        assert_eq!(won.len(), if keyed { 1 } else { 10 });
+        assert_eq!(node.store.count(Table::CommandChunk), 2 * won.len(), "two chunks of each");
+    }
 }

@@ -98,6 +98,11 @@ impl Cells {
         page(&overlay, range, now)
     }
 
+    pub(super) fn count(&self, table: Table, now: Instant) -> usize {
+        let rows = self.partitions.iter().filter(|((held, _), _)| *held == table).flat_map(|(_, rows)| rows.values());
+        rows.filter(|cell| cell.live(now).is_some()).count()
+    }
+
     /// Writes now, or, for other handles than the writer's, at `visible`.
     pub(super) fn write(&mut self, by: HandleId, writes: Vec<Write>, now: Instant, visible: Option<Instant>) {
         for Write { key, op, stamp } in writes {

@@ -240,7 +240,7 @@ async fn a_role_that_is_too_low_leaves_an_entry_and_nothing_else() {
             if role >= need {
                 continue;
             }
-            let Kept { commands, entries } = world.kept().await;
+            let Kept { rows, entries } = world.kept().await;
             let mut body = good;
             body["agent_id"] = json!(world.agent);
             body["idempotency_key"] = json!(KEY);
@@ -248,7 +248,7 @@ async fn a_role_that_is_too_low_leaves_an_entry_and_nothing_else() {
             assert_eq!(answer.status, StatusCode::FORBIDDEN, "{verb} as {role}");
             assert_eq!(answer.json()["details"]["have"], role.as_str(), "{verb}");
             assert_eq!(answer.json()["details"]["need"], need.as_str(), "{verb}");
-            assert_eq!(world.kept().await, Kept { commands, entries: entries + 1 }, "{verb} as {role}");
+            assert_eq!(world.kept().await, Kept { rows, entries: entries + 1 }, "{verb} as {role}");
         }
     }
     assert!(world.key_is_free(KEY).await);
