@@ -156,7 +156,7 @@ impl ProjectActor {
                         tracing::error!(command.id = %id, "rate limit for every worker of a broker");
                     }
                     if issuing.draft.request.is_forced() {
-                        tracing::error!(command.id = %id, "queue purged by force, without confirmation");
+                        tracing::error!(command.id = %id, "purge of a queue forced, without confirmation");
                     }
                     answer(issuing.reply, Ok(*command));
                     self.hand_out(myself, state, handout, receipt);

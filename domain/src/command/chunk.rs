@@ -117,7 +117,12 @@ impl Chunk {
         let map = |raw: Option<&RawValue>| -> BTreeMap<String, serde_json::Value> {
             raw.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
         };
-        let (new_ids, mut failures) = (map(said.new_task_ids), map(said.failures));
+        // RQ runs the job itself again, and lists those it did.
+        let list = |raw: Option<&RawValue>| -> HashSet<String> {
+            raw.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
+        };
+        let (new_ids, same_ids) = (map(said.new_task_ids), list(said.new_task_ids));
+        let mut failures = map(said.failures);
         failures.extend(map(said.errors));
         let all_done = said.succeeded.or(said.retried).is_some_and(|count| count >= self.tasks.len() as u64);
         for task in &self.tasks {
@@ -129,7 +134,7 @@ impl Chunk {
                 (None, Some(why)) => {
                     ids.failed.insert(id, plain(why));
                 }
-                (None, None) if all_done => {
+                (None, None) if all_done || same_ids.contains(&id) => {
                     ids.succeeded.insert(id.clone(), id);
                 }
                 (None, None) => ids.skipped.push(id),
@@ -191,5 +196,15 @@ mod tests {
         let rq = r#"{"retried":3,"skipped":0,"errors":[],"new_task_ids":null}"#;
         assert_eq!(chunk.outcome(true, Some(rq), None).succeeded.len(), 3);
         assert_eq!(chunk.outcome(false, None, Some("no broker")).failed["t2"], "no broker");
+    }
+
+    #[test]
+    fn an_id_that_keeps_its_name_is_not_skipped_because_another_was() {
+        let chunk = Chunk { tasks: tasks(3) };
+        let rq = r#"{"retried":1,"skipped":1,"errors":{"t0":"still running"},"new_task_ids":["t2"]}"#;
+        let ids = chunk.outcome(true, Some(rq), None);
+        assert_eq!(ids.succeeded, BTreeMap::from([("t2".to_owned(), "t2".to_owned())]));
+        assert_eq!(ids.failed["t0"], "still running");
+        assert_eq!(ids.skipped, ["t1"]);
     }
 }
