@@ -28,8 +28,8 @@ stamp=$venv/.requirements
 wanted=$(sha256sum tests/requirements.txt | cut -d' ' -f1)
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     say "Python packages into $venv"
-    rm -rf "$venv"
-    python3 -m venv "$venv"
+    # In place, so that tests that are running keep theirs; only one that does not work is made anew.
+    "$venv/bin/python" -c pass 2>/dev/null || { rm -rf "$venv"; python3 -m venv "$venv"; }
     "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps -r tests/requirements.txt
     echo "$wanted" >"$stamp"
 fi

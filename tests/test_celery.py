@@ -6,64 +6,18 @@ import uuid
 from datetime import datetime
 
 import pytest
-from celery import Celery, chain, group
+from celery import chain, group
 
-from harness.client import Project, text_of
+from harness.client import text_of
+from harness.shop import Shop
 from harness.wait import eventually, never
 from harness.worker import CeleryWorker
 
 pytestmark = pytest.mark.celery
-ENDS = ("succeeded", "failed", "cancelled")
-
-
-def producer(redis):
-    """A Celery client without any agent in it."""
-    app = Celery("producer", broker=redis.url, backend=redis.url)
-    app.conf.update(task_default_queue="default", result_extended=True)
-    return app
 
 
 def parse(text):
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
-
-
-class Shop:
-    """A project with one running worker and a producer of tasks."""
-
-    def __init__(self, server, admin, redis, **worker):
-        self.redis = redis
-        self.project = Project.create(admin)
-        self.minted = self.project.mint()
-        self.worker = CeleryWorker(redis, server, self.project, self.minted, **worker)
-        self.app = producer(redis)
-
-    def send(self, name, *args, **kwargs):
-        options = kwargs.pop("options", {})
-        return self.app.send_task(name, args, kwargs, **options).id
-
-    def row(self, task_id, state=None, deadline=20):
-        """The task's row once it is in this state (any final one by default) and its queue is known."""
-
-        def settled():
-            row = self.project.task(task_id, expect=(200, 404))
-            assert row.get("state") in ((state,) if state else ENDS), row
-            assert row["queue"] is not None, "the `received` is still to come"
-            return row
-
-        return eventually(settled, deadline, every=0.1)
-
-    def issue(self, verb, **body):
-        return self.project.issue(verb, agent_id=self.minted.id, engine="celery", **body)
-
-    def outcome(self, command, deadline=20):
-        def over():
-            found = self.project.command(command["id"])
-            return found["status"] in ("succeeded", "failed", "timed_out") and found
-
-        return eventually(over, deadline)
-
-    def ran(self, name):
-        return int(self.redis.client.get(f"ran:{name}") or 0)
 
 
 @pytest.fixture(scope="module")

@@ -78,3 +78,9 @@ def total(numbers):
 @app.task(name="route.me")
 def routed():
     return "there"
+
+
+@app.task(name="route.count")
+def count(n):
+    """Counts the executions of each argument by itself."""
+    app.backend.client.hincrby("ran-by", n, 1)

@@ -6,9 +6,13 @@ import time
 import dramatiq
 import redis
 from dramatiq.brokers.redis import RedisBroker
+from dramatiq_abort import Abortable
+from dramatiq_abort.backends import RedisBackend as AbortBackend
 
 url = os.environ["TEST_REDIS_URL"]
 broker = RedisBroker(url=url)
+# Lets waiting messages be cancelled; without it the engine cannot.
+broker.add_middleware(Abortable(backend=AbortBackend(client=redis.Redis.from_url(url))))
 dramatiq.set_broker(broker)
 
 if os.environ.get("Z4J_TOKEN"):

@@ -20,6 +20,13 @@ def fail(text):
     raise ValueError(text)
 
 
+def flaky(key, failures):
+    """Fails `failures` times, then succeeds; a retry by reference keeps these very arguments."""
+    mark("flaky")
+    if redis.Redis.from_url(os.environ["TEST_REDIS_URL"]).incr(key) <= failures:
+        raise RuntimeError("flaky")
+
+
 def sleep(seconds):
     mark("sleep.begin")
     time.sleep(seconds)

@@ -410,6 +410,11 @@ def succeed_everything(agent, frame):
     agent.answer(frame, "success", make())
 
 
+def commands_of(agent):
+    """The commands whose frames an agent got, in order: a chunk's frame has an id of its own, the claim names its command."""
+    return [frame["payload"]["delivery_claim_token"][:36] for frame in agent.command_log]
+
+
 def bulk_result(parameters):
     ids = parameters["filter"]["task_ids"]
     return {
