@@ -45,6 +45,7 @@ pub mod stats;
 pub mod tasks;
 pub mod trends;
 pub mod users;
+pub mod words;
 pub mod workers;
 
 #[cfg(test)]

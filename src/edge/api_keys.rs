@@ -114,11 +114,23 @@ async fn list(State(app): State<App>, caller: Caller) -> ApiResult<Json<Vec<KeyV
     Ok(Json(views))
 }
 
+/// One of `GET /api-keys/scopes`.
+#[derive(utoipa::ToSchema)]
+#[schema(min_length = 1, max_length = 64)]
+#[expect(dead_code, reason = "describes a member to OpenAPI")]
+struct ScopeName(String);
+
+/// An address, or a network as `address/bits`.
+#[derive(utoipa::ToSchema)]
+#[schema(pattern = "^[0-9a-fA-F:.]{2,39}(/[0-9]{1,3})?$", example = "10.0.0.0/8")]
+#[expect(dead_code, reason = "describes a member to OpenAPI")]
+struct NetworkName(String);
+
 #[derive(Debug, utoipa::ToSchema)]
 struct CreateKey {
     #[schema(min_length = 1, max_length = 200, example = "deploy pipeline")]
     name: String,
-    #[schema(max_items = 64, example = json!(["tasks:read", "commands:write"]))]
+    #[schema(value_type = Vec<ScopeName>, max_items = 64, example = json!(["tasks:read", "commands:write"]))]
     scopes: Vec<String>,
     /// Limits the key to one project.
     #[schema(value_type = Option<String>, format = "uuid")]
@@ -126,7 +138,7 @@ struct CreateKey {
     #[schema(minimum = 1, maximum = 3650)]
     expires_in_days: Option<i64>,
     /// Addresses and networks the key is accepted from; none means all.
-    #[schema(max_items = 32, example = json!(["10.0.0.0/8"]))]
+    #[schema(value_type = Option<Vec<NetworkName>>, max_items = 32, example = json!(["10.0.0.0/8"]))]
     allowed_cidrs: Option<Vec<String>>,
 }
 
@@ -226,7 +238,7 @@ async fn own_key(app: &App, caller: &Caller, id: ApiKeyId) -> ApiResult<ApiKey> 
 struct ChangeKey {
     #[schema(value_type = Option<String>, min_length = 1, max_length = 200)]
     name: Option<String>,
-    #[schema(max_items = 32)]
+    #[schema(value_type = Option<Vec<NetworkName>>, max_items = 32)]
     allowed_cidrs: Option<Vec<String>>,
 }
 

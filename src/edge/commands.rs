@@ -32,6 +32,8 @@ use super::extract::{Fields, FromFields, Query, parse};
 use super::openapi::Errors;
 use super::route::Route;
 use super::tasks::{LIMIT_MAX, limit};
+use super::words;
+pub(super) use bodies::TaskName;
 use view::{CommandPage, CommandPublic, Page, Viewer};
 
 pub const ROUTES: &[Route] = &[
@@ -76,8 +78,10 @@ struct ListQuery {
 #[expect(dead_code, reason = "describes the parameters to OpenAPI")]
 struct ListParameters {
     /// issued, dispatched, succeeded, failed or timed_out; also pending, completed and timeout.
-    status: Option<String>,
+    #[param(inline)]
+    status: Option<words::Status>,
     /// `next_cursor` of the page before.
+    #[param(min_length = 1, max_length = 1000)]
     cursor: Option<String>,
     /// Commands on a page.
     #[param(minimum = 1, maximum = 5000)]

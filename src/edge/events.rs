@@ -19,6 +19,7 @@ use super::extract::{Fields, FromFields, Query, parse};
 use super::openapi::Errors;
 use super::route::Route;
 use super::tasks::{LIMIT_MAX, engine, limit};
+use super::words;
 
 pub const ROUTES: &[Route] = &[Route::get("/api/v1/projects/{slug}/events").member(Role::Viewer, "tasks")];
 
@@ -83,7 +84,8 @@ struct Event {
 /// The events of one task, newest first. An unknown task has none.
 #[utoipa::path(get, path = "/api/v1/projects/{slug}/events", tag = "tasks",
     security(("session" = []), ("api_key" = [])),
-    params(("slug" = String, Path), ("engine" = String, Query), ("task_id" = String, Query),
+    params(("slug" = String, Path), ("engine" = inline(words::Engine), Query),
+        ("task_id" = String, Query, min_length = 1, max_length = 200),
         ("cursor" = Option<String>, Query), ("limit" = Option<u32>, Query, minimum = 1, maximum = 5000)),
     responses((status = 200, body = EventPage), Errors))]
 async fn list(State(app): State<App>, scope: ProjectScope, Query(query): Query<EventQuery>) -> ApiResult<Json<Page>> {

@@ -214,7 +214,7 @@ pub(super) struct Names {
     pub(super) last_name: Option<Option<String>>,
     #[schema(value_type = Option<String>, max_length = 200)]
     pub(super) display_name: Option<Option<String>>,
-    #[schema(example = "Europe/Berlin", max_length = 64)]
+    #[schema(value_type = Option<TimeZone>)]
     pub(super) timezone: Option<String>,
 }
 
@@ -238,6 +238,12 @@ impl Names {
         user.timezone = timezone.unwrap_or(std::mem::take(&mut user.timezone));
     }
 }
+
+/// `Area/City`.
+#[derive(utoipa::ToSchema)]
+#[schema(pattern = "^[A-Za-z0-9_+/-]{1,64}$", example = "Europe/Berlin")]
+#[expect(dead_code, reason = "describes a member to OpenAPI")]
+pub(super) struct TimeZone(String);
 
 /// The name of a time zone, by its form: `Area/City`.
 pub(super) fn timezone(value: &serde_json::Value) -> Result<String, Problem> {
@@ -284,7 +290,7 @@ async fn policy() -> Json<Policy> {
 struct ChangePassword {
     #[schema(min_length = 1, max_length = 256)]
     current_password: String,
-    #[schema(min_length = 12, max_length = 256)]
+    #[schema(min_length = 12, max_length = 256, example = "Wide-Field-7-Harvest")]
     new_password: String,
 }
 

@@ -134,6 +134,15 @@ struct Frames {
     frames: Vec<String>,
 }
 
+/// Frames for the agent, none when nothing came up in time.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes the answer to OpenAPI")]
+struct CommandFrames {
+    /// Signed frames as JSON texts.
+    #[schema(max_items = 500)]
+    frames: Vec<String>,
+}
+
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes the answer to OpenAPI")]
 struct Uploaded {
@@ -148,7 +157,7 @@ struct Uploaded {
 
 /// Takes an agent's frames; the answer comes when their events are durable.
 #[utoipa::path(post, path = "/api/v1/agent/events", tag = "agent", request_body = Frames,
-    params(("x-z4j-session-nonce" = String, Header, description = "The session; opened by a probe")),
+    params(("x-z4j-session-nonce" = String, Header, min_length = 1, max_length = 64, description = "The session; opened by a probe")),
     responses((status = 200, body = Uploaded), Errors))]
 async fn events(State(app): State<App>, caller: Caller, request: Request) -> ApiResult<Response> {
     let bytes = read(request, &app, UPLOAD_MAX).await?;
@@ -189,10 +198,10 @@ impl FromFields for Poll {
 
 /// Hands out an agent's command frames, waiting for one; with `max_frames=0` it opens the session only.
 #[utoipa::path(get, path = "/api/v1/agent/commands", tag = "agent",
-    params(("x-z4j-session-nonce" = String, Header, description = "The session"),
-        ("wait" = Option<u32>, Query, description = "Seconds, 0 to 60 (30)"),
-        ("max_frames" = Option<u32>, Query, description = "0 to 500 (50)")),
-    responses((status = 200, body = Frames), Errors))]
+    params(("x-z4j-session-nonce" = String, Header, min_length = 1, max_length = 64, description = "The session"),
+        ("wait" = Option<u32>, Query, maximum = 60, description = "Seconds, 0 to 60 (30)"),
+        ("max_frames" = Option<u32>, Query, maximum = 500, description = "0 to 500 (50)")),
+    responses((status = 200, body = CommandFrames), Errors))]
 async fn commands(State(app): State<App>, caller: Caller, Query(poll): Query<Poll>) -> ApiResult<Response> {
     let session = caller.open(&app).await?;
     match session.poll(Duration::from_secs(poll.wait), poll.frames_max).await {

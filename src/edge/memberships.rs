@@ -19,6 +19,7 @@ use super::extract::path::PathId;
 use super::extract::{Body, Fields, FromFields, parse};
 use super::openapi::Errors;
 use super::route::Route;
+use super::words;
 
 pub const ROUTES: &[Route] = &[
     Route::get("/api/v1/projects/{slug}/memberships").member(Role::Admin, "memberships"),
@@ -76,7 +77,7 @@ async fn list(State(app): State<App>, scope: ProjectScope) -> ApiResult<Json<Vec
 struct AddMember {
     #[schema(value_type = String, format = "uuid")]
     user_id: UserId,
-    #[schema(example = "viewer")]
+    #[schema(value_type = words::Role, inline, example = "viewer")]
     role: String,
 }
 
@@ -131,7 +132,7 @@ async fn find(app: &App, project: ProjectId, id: MembershipId) -> ApiResult<Memb
 
 #[derive(Debug, utoipa::ToSchema)]
 struct ChangeMember {
-    #[schema(example = "operator")]
+    #[schema(value_type = words::Role, inline, example = "operator")]
     role: String,
 }
 

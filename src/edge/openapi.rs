@@ -4,7 +4,10 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use utoipa::OpenApi;
+use utoipa::openapi::path::PathItem;
+use utoipa::openapi::schema::{AdditionalProperties, SchemaType, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{RefOr, Schema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -34,8 +37,9 @@ pub fn frame() -> utoipa::openapi::OpenApi {
     Frame::openapi()
 }
 
-/// Adds the ways to authenticate.
+/// Adds the ways to authenticate, and says that a body has no members but its own.
 pub fn finish(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    close_bodies(&mut document);
     let components = document.components.get_or_insert_default();
     let session = ApiKey::Cookie(ApiKeyValue::with_description(
         "z4j_session",
@@ -48,6 +52,44 @@ pub fn finish(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenAp
     components.add_security_scheme("api_key", bearer("An API key, `z4k_...`"));
     components.add_security_scheme("metrics_token", bearer("The server's `metrics-token`"));
     document
+}
+
+/// [`super::extract::Body`] refuses unknown members, so every object of a request body is closed.
+fn close_bodies(document: &mut utoipa::openapi::OpenApi) {
+    let mut open: Vec<String> = document.paths.paths.values().flat_map(bodies).collect();
+    let Some(components) = &mut document.components else { return };
+    while let Some(name) = open.pop() {
+        let Some(RefOr::T(Schema::Object(object))) = components.schemas.get_mut(&name) else { continue };
+        if object.schema_type == SchemaType::Type(Type::Object) && object.additional_properties.is_none() {
+            object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+            open.extend(object.properties.values().flat_map(names));
+        }
+    }
+}
+
+/// The schemas of a path's request bodies.
+fn bodies(item: &PathItem) -> Vec<String> {
+    let operations = [&item.get, &item.post, &item.put, &item.patch, &item.delete];
+    let bodies = operations.into_iter().flatten().filter_map(|operation| operation.request_body.as_ref());
+    let contents = bodies.filter_map(in_place).flat_map(|body| body.content.values()).filter_map(in_place);
+    contents.filter_map(|content| content.schema.as_ref()).flat_map(names).collect()
+}
+
+/// What stands here itself; our handlers name schemas only.
+fn in_place<T>(value: &RefOr<T>) -> Option<&T> {
+    match value {
+        RefOr::T(value) => Some(value),
+        RefOr::Ref(_) => None,
+    }
+}
+
+/// The schemas that one refers to: itself, or one of several.
+fn names(schema: &RefOr<Schema>) -> Vec<String> {
+    match schema {
+        RefOr::Ref(target) => target.ref_location.rsplit('/').next().map(str::to_owned).into_iter().collect(),
+        RefOr::T(Schema::OneOf(several)) => several.items.iter().flat_map(names).collect(),
+        RefOr::T(_) => Vec::new(),
+    }
 }
 
 /// The errors that every route can answer.

@@ -18,7 +18,7 @@ use super::audit::{self, Doer};
 use super::auth::{Caller, ProjectScope};
 use super::error::{ApiError, ApiResult};
 use super::extract::{Body, Fields, FromFields, parse};
-use super::login::timezone;
+use super::login::{TimeZone, timezone};
 use super::openapi::Errors;
 use super::route::Route;
 
@@ -90,17 +90,28 @@ async fn list(State(app): State<App>, caller: Caller) -> ApiResult<Json<Vec<Proj
     Ok(Json(projects.iter().map(ProjectView::from).collect()))
 }
 
+/// A scheduler by its name.
+#[derive(utoipa::ToSchema)]
+#[schema(min_length = 1, max_length = 64)]
+#[expect(dead_code, reason = "describes a member to OpenAPI")]
+struct SchedulerName(String);
+
 #[derive(Debug, utoipa::ToSchema)]
 struct CreateProject {
     /// `^[a-z0-9][a-z0-9-]{1,48}[a-z0-9]$`
-    #[schema(min_length = 3, max_length = 50, example = "billing")]
+    #[schema(pattern = "^[a-z0-9][a-z0-9-]{1,48}[a-z0-9]$", min_length = 3, max_length = 50, example = "billing")]
     slug: String,
     #[schema(min_length = 1, max_length = 200)]
     name: String,
+    #[schema(max_length = 2000)]
     description: Option<String>,
+    #[schema(min_length = 1, max_length = 40)]
     environment: Option<String>,
+    #[schema(value_type = Option<TimeZone>)]
     timezone: Option<String>,
+    #[schema(min_length = 1, max_length = 64)]
     default_scheduler_owner: Option<String>,
+    #[schema(value_type = Option<Vec<SchedulerName>>, max_items = 32)]
     allowed_schedulers: Option<Vec<String>>,
 }
 
@@ -172,14 +183,15 @@ async fn get(scope: ProjectScope) -> Json<ProjectView> {
 struct ChangeProject {
     #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, max_length = 2000)]
     description: Option<Option<String>>,
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 40)]
     environment: Option<Option<String>>,
+    #[schema(value_type = Option<TimeZone>)]
     timezone: Option<String>,
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 64)]
     default_scheduler_owner: Option<Option<String>>,
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<SchedulerName>>, max_items = 32)]
     allowed_schedulers: Option<Option<Vec<String>>>,
 }
 

@@ -20,6 +20,7 @@ use super::extract::{Fields, FromFields, Query, parse};
 use super::openapi::Errors;
 use super::route::Route;
 use super::tasks::engine;
+use super::words;
 
 pub const ROUTES: &[Route] = &[
     Route::get("/api/v1/projects/{slug}/queues").member(Role::Viewer, "queues"),
@@ -118,7 +119,7 @@ struct PurgeToken {
 #[utoipa::path(get, path = "/api/v1/projects/{slug}/queues/{name}/purge-token", tag = "queues",
     security(("session" = []), ("api_key" = [])),
     params(("slug" = String, Path), ("name" = String, Path), ("agent_id" = String, Query, format = "uuid"),
-        ("engine" = Option<String>, Query, description = "Needed when the agent has several")),
+        ("engine" = inline(Option<words::Engine>), Query, description = "Needed when the agent has several")),
     responses((status = 200, body = PurgeToken), Errors))]
 async fn purge_token(
     State(app): State<App>,

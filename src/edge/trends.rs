@@ -87,8 +87,9 @@ struct Bucket {
 /// Tasks that ended and retries, by time.
 #[utoipa::path(get, path = "/api/v1/projects/{slug}/trends", tag = "stats", security(("session" = [])),
     params(("slug" = String, Path),
-        ("window" = Option<String>, Query, description = "1h, 6h, 24h (the default), 72h or 7d"),
-        ("bucket" = Option<String>, Query, description = "1m, 5m, 15m, 1h (the default) or 1d")),
+        ("window" = Option<String>, Query, pattern = "^(1h|6h|24h|72h|7d)$", description = "1h, 6h, 24h (the default), 72h or 7d"),
+        ("bucket" = Option<String>, Query, pattern = "^(1m|5m|15m|1h|1d)$",
+            description = "1m, 5m, 15m, 1h (the default) or 1d")),
     responses((status = 200, body = Trends), Errors))]
 async fn series(
     State(app): State<App>,

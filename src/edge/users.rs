@@ -16,7 +16,7 @@ use super::auth::Caller;
 use super::error::{ApiError, ApiResult, Problem};
 use super::extract::path::PathId;
 use super::extract::{Body, Fields, FromFields, parse};
-use super::login::{Names, new_password, timezone};
+use super::login::{Names, TimeZone, new_password, timezone};
 use super::openapi::Errors;
 use super::route::Route;
 use super::{api_keys, sessions};
@@ -88,13 +88,17 @@ async fn list(State(app): State<App>) -> ApiResult<Json<Vec<UserView>>> {
 
 #[derive(Debug, utoipa::ToSchema)]
 struct CreateUser {
-    #[schema(min_length = 3, max_length = 320, example = "ann@example.org")]
+    #[schema(min_length = 3, max_length = 320, pattern = r"^[^@\s]+@[^@\s]+$", example = "ann@example.org")]
     email: String,
-    #[schema(min_length = 12, max_length = 256)]
+    #[schema(min_length = 12, max_length = 256, example = "Wide-Field-7-Harvest")]
     password: String,
+    #[schema(max_length = 100)]
     first_name: Option<String>,
+    #[schema(max_length = 100)]
     last_name: Option<String>,
+    #[schema(max_length = 200)]
     display_name: Option<String>,
+    #[schema(value_type = Option<TimeZone>)]
     timezone: Option<String>,
     is_admin: Option<bool>,
 }
@@ -160,12 +164,28 @@ async fn get(State(app): State<App>, PathId(id): PathId<UserId>) -> ApiResult<Js
     Ok(Json(UserView::from(&find(&app, id).await?)))
 }
 
-#[derive(Debug, serde::Serialize, utoipa::ToSchema)]
-struct ChangeUser {
-    #[serde(flatten)]
-    names: Names,
+/// As clients write it; [`ChangeUser`] is what it is read into.
+#[derive(utoipa::ToSchema)]
+#[schema(as = ChangeUser)]
+#[expect(dead_code, reason = "describes the body to OpenAPI")]
+struct ChangeUserBody {
+    #[schema(max_length = 100)]
+    first_name: Option<String>,
+    #[schema(max_length = 100)]
+    last_name: Option<String>,
+    #[schema(max_length = 200)]
+    display_name: Option<String>,
+    #[schema(value_type = Option<TimeZone>)]
+    timezone: Option<String>,
     is_admin: Option<bool>,
     /// False ends the user's sessions and keys at once.
+    is_active: Option<bool>,
+}
+
+#[derive(Debug)]
+struct ChangeUser {
+    names: Names,
+    is_admin: Option<bool>,
     is_active: Option<bool>,
 }
 
@@ -180,7 +200,7 @@ impl FromFields for ChangeUser {
 
 /// Changes a user.
 #[utoipa::path(patch, path = "/api/v1/users/{id}", tag = "users", security(("session" = []), ("api_key" = [])),
-    params(("id" = String, Path, format = "uuid")), request_body = ChangeUser,
+    params(("id" = String, Path, format = "uuid")), request_body = ChangeUserBody,
     responses((status = 200, body = UserView), Errors))]
 async fn change(
     State(app): State<App>,
@@ -239,7 +259,7 @@ async fn remove(State(app): State<App>, caller: Caller, PathId(id): PathId<UserI
 
 #[derive(Debug, utoipa::ToSchema)]
 struct ResetPassword {
-    #[schema(min_length = 12, max_length = 256)]
+    #[schema(min_length = 12, max_length = 256, example = "Wide-Field-7-Harvest")]
     new_password: String,
 }
 

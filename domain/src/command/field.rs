@@ -90,7 +90,7 @@ impl<'a> Fields<'a> {
 
     pub fn optional_integer(&mut self, name: &str, min: i64, max: i64) -> Option<i64> {
         let raw = self.take(name)?;
-        let Ok(value) = serde_json::from_str::<i64>(raw.get()) else {
+        let Some(value) = whole(raw.get()) else {
             self.fail(name, "must be an integer", "int_type");
             return None;
         };
@@ -228,4 +228,10 @@ impl<'a> Fields<'a> {
             Some(_) | None => Err(self.errors),
         }
     }
+}
+
+/// A whole number as JSON writes it; `2.0` is one.
+fn whole(text: &str) -> Option<i64> {
+    let number: serde_json::Number = serde_json::from_str(text).ok()?;
+    number.as_i64().or_else(|| crate::number::whole(number.as_f64()?))
 }

@@ -8,6 +8,7 @@ use utoipa::IntoParams;
 
 use crate::edge::extract::{Fields, FromFields, parse};
 use crate::edge::tasks::{LIMIT_MAX, limit};
+use crate::edge::words;
 
 const PREFIX_MAX: usize = 80;
 const TEXT_MAX: usize = 500;
@@ -20,7 +21,8 @@ pub(super) struct ListQuery {
     pub(super) format: Format,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, utoipa::ToSchema)]
+#[schema(rename_all = "snake_case")]
 pub(super) enum Format {
     Json,
     Csv,
@@ -55,14 +57,17 @@ impl FromStr for Outcome {
 #[expect(dead_code, reason = "describes the parameters to OpenAPI")]
 pub(super) struct ListParameters {
     /// How the action begins, such as `command.`.
-    #[param(max_length = 80)]
+    #[param(min_length = 1, max_length = 80)]
     action_prefix: Option<String>,
-    /// success, failure, allow or deny.
-    outcome: Option<String>,
+    #[param(inline)]
+    outcome: Option<words::Outcome>,
     #[param(format = "uuid")]
     user_id: Option<String>,
+    #[param(min_length = 1, max_length = 500)]
     actor: Option<String>,
+    #[param(min_length = 1, max_length = 80)]
     target_type: Option<String>,
+    #[param(min_length = 1, max_length = 500)]
     target_id: Option<String>,
     #[param(format = "uuid")]
     command_id: Option<String>,
@@ -73,11 +78,13 @@ pub(super) struct ListParameters {
     #[param(format = "date-time")]
     until: Option<String>,
     /// `next_cursor` of the page before.
+    #[param(min_length = 1, max_length = 1000)]
     cursor: Option<String>,
     #[param(minimum = 1, maximum = 5000)]
     limit: Option<u32>,
-    /// json, csv or ndjson; the last two stream everything.
-    format: Option<String>,
+    /// csv and ndjson stream everything.
+    #[param(inline)]
+    format: Option<Format>,
 }
 
 impl FromFields for ListQuery {

@@ -3,14 +3,18 @@
 #![expect(dead_code, reason = "describes bodies to OpenAPI")]
 
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::edge::words;
 
 #[derive(ToSchema)]
 pub(super) struct RetryTask {
     #[schema(format = "uuid")]
     agent_id: String,
-    #[schema(example = "celery")]
-    engine: String,
+    #[schema(inline, example = "celery")]
+    engine: words::Engine,
     #[schema(min_length = 1, max_length = 200)]
     task_id: String,
     /// Replaces the positional arguments; at most 64 KiB of JSON. One half alone only for Celery.
@@ -24,8 +28,9 @@ pub(super) struct RetryTask {
     /// Not before so many seconds from now.
     #[schema(minimum = 0, maximum = 86400)]
     eta_seconds: Option<u32>,
-    /// critical, high, normal or low; Celery only.
-    priority: Option<String>,
+    /// Celery only.
+    #[schema(inline)]
+    priority: Option<words::Priority>,
     #[schema(min_length = 1, max_length = 200)]
     idempotency_key: Option<String>,
 }
@@ -34,8 +39,8 @@ pub(super) struct RetryTask {
 pub(super) struct CancelTask {
     #[schema(format = "uuid")]
     agent_id: String,
-    #[schema(example = "celery")]
-    engine: String,
+    #[schema(inline, example = "celery")]
+    engine: words::Engine,
     #[schema(min_length = 1, max_length = 200)]
     task_id: String,
     #[schema(min_length = 1, max_length = 200)]
@@ -59,21 +64,31 @@ pub(super) struct BulkRetry {
 /// At least one member besides `engine`.
 #[derive(ToSchema)]
 pub(super) struct BulkFilter {
-    #[schema(example = "failed")]
-    state: Option<String>,
+    #[schema(inline, example = "failed")]
+    state: Option<words::State>,
+    /// An alias of `state`.
+    #[schema(inline)]
+    status: Option<words::State>,
     /// Needed when the agent has several.
-    engine: Option<String>,
+    #[schema(inline)]
+    engine: Option<words::Engine>,
+    #[schema(min_length = 1, max_length = 200)]
     queue: Option<String>,
-    #[schema(example = "email.send")]
+    #[schema(min_length = 1, max_length = 500, example = "email.send")]
     name: Option<String>,
+    #[schema(min_length = 1, max_length = 200)]
     worker: Option<String>,
     /// Separated by commas.
+    #[schema(
+        pattern = r"^ *(critical|high|normal|low) *(, *(critical|high|normal|low) *)*$",
+        example = "critical,high"
+    )]
     priority: Option<String>,
     #[schema(format = "date-time")]
     since: Option<String>,
     #[schema(format = "date-time")]
     until: Option<String>,
-    #[schema(min_items = 1, max_items = 10000)]
+    #[schema(value_type = Option<Vec<TaskName>>, min_items = 1, max_items = 10000)]
     task_ids: Option<Vec<String>>,
 }
 
@@ -92,7 +107,8 @@ pub(super) struct PurgeQueue {
     agent_id: String,
     #[schema(min_length = 1, max_length = 200)]
     queue: String,
-    engine: Option<String>,
+    #[schema(inline)]
+    engine: Option<words::Engine>,
     #[schema(min_length = 1, max_length = 128)]
     confirm_token: Option<String>,
     /// The server makes the token from it.
@@ -110,7 +126,8 @@ pub(super) struct RestartWorker {
     agent_id: String,
     #[schema(min_length = 1, max_length = 200, example = "celery@worker-1")]
     worker_name: String,
-    engine: Option<String>,
+    #[schema(inline)]
+    engine: Option<words::Engine>,
     #[schema(min_length = 1, max_length = 200)]
     idempotency_key: Option<String>,
 }
@@ -121,13 +138,33 @@ pub(super) struct PoolResize {
     agent_id: String,
     #[schema(min_length = 1, max_length = 200, example = "celery@worker-1")]
     worker_name: String,
-    engine: Option<String>,
+    #[schema(inline)]
+    engine: Option<words::Engine>,
     /// Positive grows, negative shrinks; never zero.
-    #[schema(minimum = -100, maximum = 100)]
+    #[schema(value_type = Delta)]
     delta: i8,
     #[schema(min_length = 1, max_length = 200)]
     idempotency_key: Option<String>,
 }
+
+/// Positive grows, negative shrinks; never zero.
+pub(super) struct Delta;
+
+impl PartialSchema for Delta {
+    fn schema() -> RefOr<Schema> {
+        let between = |low: i32, high: i32| {
+            ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(low)).maximum(Some(high))
+        };
+        OneOfBuilder::new().item(between(-100, -1)).item(between(1, 100)).into()
+    }
+}
+
+impl ToSchema for Delta {}
+
+/// A task id of an engine, or one of ours.
+#[derive(ToSchema)]
+#[schema(min_length = 1, max_length = 200)]
+pub(crate) struct TaskName(String);
 
 /// Of add-consumer and of cancel-consumer.
 #[derive(ToSchema)]
@@ -136,7 +173,8 @@ pub(super) struct Consumer {
     agent_id: String,
     #[schema(min_length = 1, max_length = 200, example = "celery@worker-1")]
     worker_name: String,
-    engine: Option<String>,
+    #[schema(inline)]
+    engine: Option<words::Engine>,
     #[schema(min_length = 1, max_length = 200, example = "billing")]
     queue: String,
     #[schema(min_length = 1, max_length = 200)]
@@ -153,8 +191,10 @@ pub(super) struct RateLimit {
     #[schema(pattern = r"^(0|[1-9][0-9]*(/[smh])?)$", max_length = 20, example = "100/m")]
     rate: String,
     /// Omitted or empty: every worker on the broker.
+    #[schema(max_length = 200)]
     worker_name: Option<String>,
-    engine: Option<String>,
+    #[schema(inline)]
+    engine: Option<words::Engine>,
     #[schema(min_length = 1, max_length = 200)]
     idempotency_key: Option<String>,
 }

@@ -58,7 +58,7 @@ pub fn name(length: RangeInclusive<usize>) -> impl Fn(&Value) -> Result<String, 
 pub fn integer(range: RangeInclusive<i64>) -> impl Fn(&Value) -> Result<i64, Problem> {
     move |value| {
         let number = match value {
-            Value::Number(number) => number.as_i64(),
+            Value::Number(number) => number.as_i64().or_else(|| domain::number::whole(number.as_f64()?)),
             Value::String(text) if is_integer(text) => text.parse().ok(),
             Value::Null | Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => None,
         };

@@ -21,9 +21,11 @@ use super::query::{NAME_MAX, TEXT_MAX, priority, state};
 use crate::edge::app::App;
 use crate::edge::audit::{self, Doer};
 use crate::edge::auth::ProjectScope;
+use crate::edge::commands::TaskName;
 use crate::edge::error::{ApiError, ApiResult};
 use crate::edge::extract::{Body, Fields, FromFields, parse};
 use crate::edge::openapi::Errors;
+use crate::edge::words;
 
 /// Tasks that one request may name (contract M62).
 const IDS_MAX: usize = 1000;
@@ -37,18 +39,21 @@ const LOOKUPS_MAX: usize = 16;
 #[expect(dead_code, reason = "describes the body to OpenAPI")]
 struct BulkDelete {
     /// Our ids or the engines'.
-    #[schema(min_items = 1, max_items = 1000)]
+    #[schema(value_type = Option<Vec<TaskName>>, min_items = 1, max_items = 1000)]
     task_ids: Option<Vec<String>>,
-    #[schema(example = "failed")]
-    filter_state: Option<String>,
-    #[schema(example = json!(["low"]))]
-    filter_priority: Option<Vec<String>>,
+    #[schema(inline, example = "failed")]
+    filter_state: Option<words::State>,
+    #[schema(inline, min_items = 1, example = json!(["low"]))]
+    filter_priority: Option<Vec<words::Priority>>,
     /// Each word must occur in name, queue or worker, or be the task's id.
+    #[schema(min_length = 1, max_length = 200)]
     filter_search: Option<String>,
     /// The whole name.
-    #[schema(example = "email.send")]
+    #[schema(min_length = 1, max_length = 500, example = "email.send")]
     filter_name: Option<String>,
+    #[schema(min_length = 1, max_length = 200)]
     filter_queue: Option<String>,
+    #[schema(min_length = 1, max_length = 200)]
     filter_worker: Option<String>,
     #[schema(format = "date-time", example = "2026-04-16T00:00:00Z")]
     filter_since: Option<String>,

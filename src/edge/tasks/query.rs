@@ -12,6 +12,7 @@ use super::column::Column;
 use crate::edge::error::Problem;
 use crate::edge::extract::fields::{Fields, FromFields};
 use crate::edge::extract::parse;
+use crate::edge::words;
 
 pub(in crate::edge) const LIMIT_MAX: i64 = 5000;
 /// Longest text of a filter, as the reference takes it; names of tasks may be longer.
@@ -33,7 +34,8 @@ pub(super) struct ListQuery {
     pub(super) fields: Option<Vec<Column>>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, utoipa::ToSchema)]
+#[schema(rename_all = "snake_case")]
 pub(super) enum Format {
     Json,
     Csv,
@@ -115,26 +117,29 @@ fn column(value: &Value) -> Result<Column, Problem> {
 #[expect(dead_code, reason = "describes the parameters to OpenAPI")]
 struct Described {
     /// One of `received, started, succeeded, failed, cancelled, retried, lost`, or an alias of the reference.
-    #[param(example = "failed")]
-    state: Option<String>,
+    #[param(inline, example = "failed")]
+    state: Option<words::State>,
     /// Comma-separated; tasks of any of them.
-    #[param(example = "critical,high")]
+    #[param(
+        pattern = r"^ *(critical|high|normal|low) *(, *(critical|high|normal|low) *)*$",
+        example = "critical,high"
+    )]
     priority: Option<String>,
-    /// `celery`, `rq`, `dramatiq`, `huey`, `arq` or `taskiq`.
-    engine: Option<String>,
+    #[param(inline)]
+    engine: Option<words::Engine>,
     /// The whole name.
-    #[param(max_length = 500, example = "email.send")]
+    #[param(min_length = 1, max_length = 500, example = "email.send")]
     name: Option<String>,
-    #[param(max_length = 500)]
+    #[param(min_length = 1, max_length = 500)]
     name_prefix: Option<String>,
-    #[param(max_length = 500)]
+    #[param(min_length = 1, max_length = 500)]
     name_contains: Option<String>,
-    #[param(max_length = 200)]
+    #[param(min_length = 1, max_length = 200)]
     queue: Option<String>,
-    #[param(max_length = 200, example = "worker-1@host")]
+    #[param(min_length = 1, max_length = 200, example = "worker-1@host")]
     worker: Option<String>,
     /// Each word must occur in name, queue or worker, in any case, or be the task's id.
-    #[param(max_length = 200)]
+    #[param(min_length = 1, max_length = 200)]
     search: Option<String>,
     /// Inclusive bound on `received_at`.
     #[param(value_type = Option<String>, format = DateTime)]
@@ -150,9 +155,10 @@ struct Described {
     /// Adds `total_count`: exact without filters, with filters null when it would cost too much.
     include_total: Option<bool>,
     /// `json`, or `csv`, `xlsx`, `ndjson` for the whole filtered result; cursor and limit are then ignored.
-    format: Option<String>,
+    #[param(inline)]
+    format: Option<Format>,
     /// Comma-separated members of a task, in the order wanted; `worker` for `worker_name`.
-    #[param(example = "task_id,state,worker")]
+    #[param(pattern = r"^ *[a-z_]+ *(, *[a-z_]+ *)*$", example = "task_id,state,worker")]
     fields: Option<String>,
 }
 

@@ -8,7 +8,9 @@ use domain::time::Timestamp;
 use serde::Serialize;
 use serde::ser::Serializer;
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::openapi::schema::{AdditionalProperties, AnyOfBuilder};
+use utoipa::openapi::{Ref, RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::column::{Column, Projected};
 
@@ -38,8 +40,7 @@ impl Serialize for Items {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes `Page` to OpenAPI")]
 pub(super) struct TaskPage {
-    /// With `fields` only the members asked for.
-    items: Vec<TaskPublic>,
+    items: Vec<Item>,
     /// Null on the last page.
     #[schema(required)]
     next_cursor: Option<String>,
@@ -106,6 +107,35 @@ pub(super) struct TaskPublic {
     created_at: String,
     #[schema(format = "date-time")]
     updated_at: String,
+}
+
+/// A whole task, or with `fields` the members asked for.
+struct Item;
+
+impl PartialSchema for Item {
+    fn schema() -> RefOr<Schema> {
+        AnyOfBuilder::new().item(Ref::from_schema_name(TaskPublic::name())).item(TaskFields::schema()).into()
+    }
+}
+
+impl ToSchema for Item {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((TaskPublic::name().into_owned(), TaskPublic::schema()));
+        TaskPublic::schemas(schemas);
+    }
+}
+
+/// Some members of a task, `worker` being `worker_name`.
+struct TaskFields;
+
+impl PartialSchema for TaskFields {
+    fn schema() -> RefOr<Schema> {
+        let RefOr::T(Schema::Object(mut task)) = TaskPublic::schema() else { return TaskPublic::schema() };
+        task.required.clear();
+        task.properties.extend(task.properties.get("worker_name").cloned().map(|worker| ("worker".to_owned(), worker)));
+        task.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+        task.into()
+    }
 }
 
 /// Every task of one root, by time.

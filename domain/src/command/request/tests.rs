@@ -80,6 +80,11 @@ fn deltas_have_a_sign_and_a_bound() {
     assert_eq!(delta(0).unwrap_err()[0].kind, "value_error");
     assert_eq!(delta(101).unwrap_err()[0].kind, "less_than_equal");
     assert_eq!(delta(-101).unwrap_err()[0].kind, "greater_than_equal");
+    let written = |delta: &str| parse(Verb::PoolResize, &format!(r#""worker_name":"w@h","delta":{delta}"#));
+    assert_eq!(written("2.0").unwrap(), delta(2).unwrap(), "to JSON Schema 2.0 is an integer");
+    for wrong in ["2.5", "1e300", "\"2\"", "true"] {
+        assert_eq!(written(wrong).unwrap_err()[0].kind, "int_type", "{wrong}");
+    }
     assert_eq!(mistakes(Verb::PoolResize, r#""worker_name":"w""#), ["body.delta missing"]);
 }
 
