@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::address::TaskId;
-use crate::task::{Header, State};
+use crate::task::{Header, State, Task};
 use crate::time::Timestamp;
 
 /// Minutes since the Unix epoch.
@@ -36,7 +36,7 @@ pub struct MinuteCounts {
     pub failed: i64,
     #[serde(rename = "ca")]
     pub cancelled: i64,
-    /// Retries heard of in this minute.
+    /// Retries in this minute.
     #[serde(rename = "re")]
     pub retried: i64,
     /// Sum and number of the run times of those that finished, milliseconds.
@@ -131,23 +131,50 @@ impl WorkerCounts {
     }
 }
 
-/// How the counters move when a task's header goes from `before` to `after`, as heard at `now`.
-pub fn changes(id: TaskId, before: Option<&Header>, after: &Header, now: Timestamp) -> Vec<Change> {
-    let before = before.filter(|header| !header.hidden);
-    let after = Some(after).filter(|header| !header.hidden);
+/// What a task adds to the counters: a pure function of its reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contribution {
+    header: Header,
+    /// When it was retried, and the worker's key, 0 = none.
+    retries: Vec<(Minute, u64)>,
+}
+
+impl Contribution {
+    pub fn of(task: &Task) -> Self {
+        let header = *task.header();
+        let retries = if header.retry_count == 0 {
+            Vec::new()
+        } else {
+            task.retries().map(|(at, worker)| (minute_of(at), worker)).collect()
+        };
+        Self { header, retries }
+    }
+
+    pub const fn header(&self) -> &Header {
+        &self.header
+    }
+}
+
+/// How the counters move when what a task adds goes from `before` to `after`.
+pub fn changes(id: TaskId, before: Option<&Contribution>, after: &Contribution) -> Vec<Change> {
+    let before = before.filter(|part| !part.header.hidden);
+    let after = Some(after).filter(|part| !part.header.hidden);
     let mut changes = Vec::new();
-    if !matches!((before, after), (Some(before), Some(after)) if counts_alike(before, after)) {
-        for (header, by) in [(before, -1), (after, 1)] {
-            changes.extend(header.into_iter().flat_map(|header| of(id, header, by)).flatten());
+    if !matches!((before, after), (Some(before), Some(after)) if counts_alike(&before.header, &after.header)) {
+        for (part, by) in [(before, -1), (after, 1)] {
+            changes.extend(part.into_iter().flat_map(|part| of(id, &part.header, by)).flatten());
         }
     }
-    let retries = |header: Option<&Header>| header.map_or(0, |header| i64::from(header.retry_count));
-    let by = retries(after) - retries(before);
-    if by != 0 {
-        let (minute, worker) = (minute_of(now), after.or(before).map_or(0, Header::worker_hash));
-        changes.push(Change::Retried { minute, by });
-        if worker != 0 {
-            changes.push(Change::WorkerRetried { minute, worker, by });
+    let retries = |part: Option<&Contribution>| part.map_or(&[][..], |part| &part.retries).to_vec();
+    let (before, after) = (retries(before), retries(after));
+    if before != after {
+        for (retries, by) in [(before, -1), (after, 1)] {
+            for (minute, worker) in retries {
+                changes.push(Change::Retried { minute, by });
+                if worker != 0 {
+                    changes.push(Change::WorkerRetried { minute, worker, by });
+                }
+            }
         }
     }
     changes
@@ -178,7 +205,7 @@ mod tests {
     use crate::engine::Engine;
     use crate::id::address::{Layout, TaskKey};
     use crate::id::{AgentId, EventId};
-    use crate::task::{EventFields, Report, Reporter, Sighting, Task};
+    use crate::task::{EventFields, Report, Reporter, Sighting};
 
     const NOW: Timestamp = Timestamp::from_secs(1_776_340_800);
 
@@ -209,20 +236,59 @@ mod tests {
         };
         let first = vec![report(1, "task.received", NOW)];
         let mut task = Task::first(Engine::Celery, "t", first, Layout::Day, 86_400, NOW).unwrap();
-        apply(changes(task.id(), None, task.header(), NOW));
+        apply(changes(task.id(), None, &Contribution::of(&task)));
         for (id, kind, secs) in [(2, "task.started", 1), (3, "task.succeeded", 2), (3, "task.succeeded", 2)] {
-            let before = *task.header();
+            let before = Contribution::of(&task);
             task.record(report(id, kind, NOW.plus_secs(secs)), NOW);
-            apply(changes(task.id(), Some(&before), task.header(), NOW));
+            apply(changes(task.id(), Some(&before), &Contribution::of(&task)));
         }
         let done = apply(Vec::new());
         assert_eq!(done.0.by_state, [0, 0, 1, 0, 0, 0, 0]);
         assert_eq!((done.0.succeeded, done.0.runtime_ms, done.0.timed, done.1.succeeded), (1, 7, 1, 1));
-        let before = *task.header();
+        let before = Contribution::of(&task);
         task.record(Report::deleted(EventId::from_bytes([9; 16]), NOW.plus_secs(9)), NOW);
         assert!(task.is_hidden());
-        let gone = apply(changes(task.id(), Some(&before), task.header(), NOW));
+        let gone = apply(changes(task.id(), Some(&before), &Contribution::of(&task)));
         assert_eq!(gone, (MinuteCounts::default(), WorkerCounts::default()));
         assert!(TaskKey::new(Engine::Celery, "t") == task.key());
+    }
+
+    #[test]
+    fn a_retry_counts_in_its_own_minute_and_a_deletion_takes_it_back_there() {
+        let mut minutes = std::collections::BTreeMap::<Minute, MinuteCounts>::new();
+        let mut worker = WorkerCounts::default();
+        let mut apply = |changes: Vec<Change>| {
+            for change in changes {
+                if let Change::Retried { minute, .. } = change {
+                    minutes.entry(minute).or_default().apply(&change);
+                }
+                worker.apply(&change);
+            }
+            let retried: Vec<_> = minutes.iter().map(|(minute, counts)| (*minute, counts.retried)).collect();
+            (retried, worker.retried)
+        };
+        let first = vec![report(1, "task.received", NOW)];
+        let mut task = Task::first(Engine::Celery, "t", first, Layout::Day, 86_400, NOW).unwrap();
+        apply(changes(task.id(), None, &Contribution::of(&task)));
+        let (early, late) = (NOW.plus_secs(60), NOW.plus_secs(600));
+        // The later one is heard first, and both long after they happened.
+        for (id, at) in [(2, late), (3, early), (3, early)] {
+            let before = Contribution::of(&task);
+            task.record(report(id, "task.retried", at), NOW.plus_secs(7200));
+            apply(changes(task.id(), Some(&before), &Contribution::of(&task)));
+        }
+        assert_eq!(apply(Vec::new()), (vec![(minute_of(early), 1), (minute_of(late), 1)], 2));
+        let before = Contribution::of(&task);
+        task.record(Report::deleted(EventId::from_bytes([9; 16]), NOW.plus_secs(7200)), NOW.plus_secs(7200));
+        let gone = apply(changes(task.id(), Some(&before), &Contribution::of(&task)));
+        assert_eq!(gone, (vec![(minute_of(early), 0), (minute_of(late), 0)], 0));
+    }
+
+    #[test]
+    fn the_starts_beyond_the_first_are_the_retries_of_an_engine_that_names_none() {
+        let reports = (0..3).map(|n| report(n, "task.started", NOW.plus_secs(60 * i64::from(n)))).collect();
+        let task = Task::first(Engine::Rq, "t", reports, Layout::Day, 86_400, NOW.plus_secs(200)).unwrap();
+        let minutes: Vec<Minute> = task.retries().map(|(at, _)| minute_of(at)).collect();
+        assert_eq!((task.header().retry_count, minutes), (2, vec![minute_of(NOW) + 1, minute_of(NOW) + 2]));
     }
 }

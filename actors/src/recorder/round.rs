@@ -8,8 +8,8 @@ use cql::tasks::{self, Found};
 use cql::{Commit, Committed, StoreError, Write};
 use domain::id::address::{TaskId, TaskKey};
 use domain::id::{EventId, ProjectId};
-use domain::stats;
-use domain::task::{Header, Kind, Report, Sighting, State, Task};
+use domain::stats::{self, Contribution};
+use domain::task::{Kind, Report, Sighting, State, Task};
 use domain::time::Timestamp;
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -31,8 +31,8 @@ pub(super) struct Round<'a> {
     now: Timestamp,
     /// Tasks that no commit holds yet, with what was heard of them.
     first: HashMap<Key, FirstSight>,
-    /// Known tasks whose stored value changes, and their headers before.
-    touched: HashMap<Key, Option<Header>>,
+    /// Known tasks whose stored value changes, and what they counted before.
+    touched: HashMap<Key, Option<Contribution>>,
     /// Known tasks that a `received` was added to: it may name their root.
     rooted: HashSet<Key>,
     /// Tasks whose reports did not become durable: their events are not acked.
@@ -187,8 +187,8 @@ impl<'a> Round<'a> {
     /// Hides a task. Returns whether it was visible: a task that is not durable yet was not.
     fn delete(&mut self, key: Key) -> bool {
         let Some(task) = self.memory.touch(&key, self.now) else { return false };
-        let before = *task.header();
-        if before.hidden {
+        let before = Contribution::of(task);
+        if before.header().hidden {
             return false;
         }
         // What an agent's fast clock dated to the future is deleted too (contract D31: at once).
@@ -205,7 +205,7 @@ impl<'a> Round<'a> {
     /// Adds a report to its task. Returns whether it was new.
     fn unite(&mut self, key: Key, sighting: Sighting) -> bool {
         if let Some(task) = self.memory.touch(&key, self.now) {
-            let before = *task.header();
+            let before = Contribution::of(task);
             let names_root = sighting.report.kind() == Kind::Received;
             let changed = task.record(sighting.report, self.now).is_write();
             if changed {
@@ -230,8 +230,8 @@ impl<'a> Round<'a> {
     /// Calls a started task lost, unless something was heard of it meanwhile.
     fn lose(&mut self, key: Key, seen_at: Timestamp) {
         let Some(task) = self.memory.touch(&key, self.now) else { return };
-        let before = *task.header();
-        if task.updated_at() != seen_at || before.state != State::Started {
+        let before = Contribution::of(task);
+        if task.updated_at() != seen_at || before.header().state != State::Started {
             return;
         }
         let report = Report::lost(EventId::mint(self.now), self.now);
@@ -246,13 +246,13 @@ impl<'a> Round<'a> {
         let mut writes = std::mem::take(&mut self.aside);
         let mut moves = Vec::new();
         for (key, task) in keys.iter().zip(&fresh) {
-            moves.extend(stats::changes(task.id(), None, task.header(), self.now).into_iter().map(|by| (key.0, by)));
+            moves.extend(stats::changes(task.id(), None, &Contribution::of(task)).into_iter().map(|by| (key.0, by)));
         }
         for (key, before) in &self.touched {
             if let Some(task) = self.memory.get(key) {
-                let moved = stats::changes(task.id(), before.as_ref(), task.header(), self.now);
+                let moved = stats::changes(task.id(), before.as_ref(), &Contribution::of(task));
                 moves.extend(moved.into_iter().map(|by| (key.0, by)));
-                writes.extend(self.rows(key, task, before.as_ref()));
+                writes.extend(self.rows(key, task, before.is_none()));
             }
         }
         match self.counters.apply(&*self.wiring.store, self.wiring.counter, moves).await {
@@ -310,9 +310,9 @@ impl<'a> Round<'a> {
     }
 
     /// What is written of a task that has its id.
-    fn rows(&self, key: &Key, task: &Task, before: Option<&Header>) -> Vec<Write> {
+    fn rows(&self, key: &Key, task: &Task, is_first: bool) -> Vec<Write> {
         let tasks = &self.wiring.tasks;
-        if before.is_none() {
+        if is_first {
             return tasks.rows(key.0, task, self.now).unwrap_or_default();
         }
         let row = tasks.rewrite(key.0, task, self.now);

@@ -23,7 +23,7 @@ pub(super) struct Group {
     /// Id of the canonical report.
     pub(super) id: EventId,
     /// Hash of the first worker that a member names; 0 = none does.
-    worker: u64,
+    pub(super) worker: u64,
 }
 
 /// The groups of a task's reports, in the order of their canonical reports.

@@ -156,6 +156,16 @@ impl Task {
         &self.header
     }
 
+    /// When it was retried, and the hash of the worker that said so, 0 = none; as many as the header counts.
+    pub fn retries(&self) -> impl Iterator<Item = (Timestamp, u64)> {
+        let of_kind = |kind: Kind| self.grouping.groups.iter().filter(move |group| group.kind == kind);
+        let said = of_kind(Kind::Retried).count();
+        // Where nothing else tells of a retry, the starts beyond the first do.
+        let (kind, skipped) =
+            if said < self.header.retry_count as usize { (Kind::Started, 1) } else { (Kind::Retried, 0) };
+        of_kind(kind).skip(skipped).map(|group| (group.at, group.worker))
+    }
+
     /// Deleted, and not run again since.
     pub const fn is_hidden(&self) -> bool {
         self.header.hidden
