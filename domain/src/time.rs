@@ -70,7 +70,7 @@ impl Timestamp {
             && bytes[13] == b':'
             && bytes[16] == b':'
             && bytes[..4].iter().all(u8::is_ascii_digit);
-        if !shaped || text.contains('[') {
+        if !shaped || !has_offset(bytes) {
             return Err(BadTimestamp);
         }
         let instant: jiff::Timestamp = text.parse().map_err(|_| BadTimestamp)?;
@@ -90,8 +90,8 @@ impl Timestamp {
         }
         let (year, month, day) = (digits(&clock[..4])?, digits(&clock[5..7])?, digits(&clock[8..10])?);
         let (hour, minute, second) = (digits(&clock[11..13])?, digits(&clock[14..16])?, digits(&clock[17..])?);
-        // A day that not every month has, or a leap second, is the general parser's.
-        if !(1970..=9998).contains(&year) || !(1..=12).contains(&month) || !(1..=28).contains(&day) {
+        // Years before the epoch and leap seconds are the general parser's; that one ends a day before year 9999.
+        if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=days_of(year, month)).contains(&day) {
             return None;
         }
         if hour > 23 || minute > 59 || second > 59 {
@@ -111,6 +111,29 @@ impl Timestamp {
 
 fn digits(text: &[u8]) -> Option<i64> {
     text.iter().try_fold(0, |number, byte| byte.is_ascii_digit().then(|| number * 10 + i64::from(byte - b'0')))
+}
+
+/// Whether a text ends in `Z` or in the offset of a day's length at most.
+fn has_offset(text: &[u8]) -> bool {
+    let Some(offset) = text.last_chunk::<6>() else { return false };
+    match offset {
+        [.., b'Z' | b'z'] => true,
+        [b'+' | b'-', h1, h2, b':', m1, m2] => {
+            digits(&[*h1, *h2]).is_some_and(|hours| hours < 24)
+                && digits(&[*m1, *m2]).is_some_and(|minutes| minutes < 60)
+        }
+        _ => false,
+    }
+}
+
+const fn days_of(year: i64, month: i64) -> i64 {
+    let leaps = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    match month {
+        2 if leaps => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
 }
 
 /// Days from the Unix epoch to a day of the Gregorian calendar.
@@ -209,9 +232,26 @@ mod tests {
             "2026-13-01T00:00:00Z",
             "2026-04-16T12:00:00.Z",
             "2026-04-16T12:0x:00Z",
+            "2026-04-16T12:00:00+24:00",
+            "2026-04-16T12:00:00+05:60",
+            "2026-04-16T12:00:00+05",
+            "2026-04-16T12:00:00+0530",
+            "2026-04-16T12:00:00+05:30:00",
+            "2026-04-16T12:00:00+05:30[Asia/Kolkata]",
+            "2026-02-29T00:00:00Z",
+            "2100-02-29T00:00:00Z",
+            "2026-04-31T00:00:00Z",
         ] {
             assert_eq!(Timestamp::parse(text), Err(BadTimestamp), "{text}");
         }
+    }
+
+    #[test]
+    fn every_day_of_the_calendar_is_read() {
+        assert_eq!(Timestamp::parse("9999-12-31T23:59:59Z"), Ok(Timestamp::from_secs(253_402_300_799)));
+        assert_eq!(Timestamp::parse("2000-02-29T00:00:00Z"), Ok(Timestamp::from_secs(951_782_400)));
+        assert_eq!(Timestamp::parse("0001-01-01T00:00:00Z"), Ok(Timestamp::from_secs(-62_135_596_800)));
+        assert_eq!(Timestamp::parse("2026-12-31t23:59:60z"), Timestamp::parse("2026-12-31T23:59:59+00:00"));
     }
 
     #[test]
