@@ -96,7 +96,7 @@ impl FromFields for ListQuery {
         );
         Some(Self {
             status,
-            cursor: fields.optional("cursor", parse::text(1..=1000)),
+            cursor: fields.optional("cursor", parse::text(0..=usize::MAX)),
             limit: fields.optional("limit", limit(LIMIT_MAX)),
         })
     }

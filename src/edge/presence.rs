@@ -11,6 +11,9 @@ use serde::Serialize;
 pub struct AgentView {
     #[schema(value_type = String, format = "uuid")]
     id: AgentId,
+    /// The same, in the word of commands.
+    #[schema(value_type = String, format = "uuid")]
+    agent_id: AgentId,
     #[schema(value_type = String, format = "uuid")]
     project_id: ProjectId,
     name: String,
@@ -23,6 +26,9 @@ pub struct AgentView {
     framework_adapter: String,
     #[schema(example = json!(["celery"]))]
     engine_adapters: Vec<String>,
+    /// The same, in the word of commands.
+    #[schema(example = json!(["celery"]))]
+    engines: Vec<String>,
     scheduler_adapters: Vec<String>,
     /// Actions by engine.
     #[schema(value_type = std::collections::HashMap<String, Vec<String>>)]
@@ -48,6 +54,7 @@ pub fn agent_state(agent: &Agent, presence: Option<AgentPresence>) -> AgentView 
     let newest = presence.newest.as_ref();
     AgentView {
         id: agent.id,
+        agent_id: agent.id,
         project_id: agent.project,
         name: agent.name.clone(),
         state: OnlineState::as_str(presence.state),
@@ -57,7 +64,8 @@ pub fn agent_state(agent: &Agent, presence: Option<AgentPresence>) -> AgentView 
         host_name: newest.and_then(|row| row.host_name.clone()),
         agent_version: newest.map(|row| row.agent_version.clone()),
         version_status: if newest.is_some() { "current" } else { "unknown" },
-        engine_adapters: presence.engines,
+        engine_adapters: presence.engines.clone(),
+        engines: presence.engines,
         capabilities: presence.capabilities,
         last_seen_at: presence.last_seen_at,
         last_connect_at: presence.last_connect_at,

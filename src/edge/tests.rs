@@ -3,6 +3,7 @@
 mod accounts;
 mod auth;
 mod bad_input;
+mod clients;
 mod commands;
 mod delete;
 mod export;

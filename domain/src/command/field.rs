@@ -140,6 +140,24 @@ impl<'a> Fields<'a> {
         T: std::str::FromStr<Err: std::fmt::Display>,
     {
         let text = self.optional_text(name, 1, 64)?;
+        self.word_of(name, &text)
+    }
+
+    /// Words of a closed set, as a text with commas or as a list.
+    pub fn optional_words<T>(&mut self, name: &str) -> Option<T>
+    where
+        T: std::str::FromStr<Err: std::fmt::Display>,
+    {
+        let is_list = self.members.get(name).is_some_and(|raw| raw.get().starts_with('['));
+        let text =
+            if is_list { self.optional_texts(name, 64, 64)?.join(",") } else { self.optional_text(name, 1, 64)? };
+        self.word_of(name, &text)
+    }
+
+    fn word_of<T>(&mut self, name: &str, text: &str) -> Option<T>
+    where
+        T: std::str::FromStr<Err: std::fmt::Display>,
+    {
         match text.parse() {
             Ok(word) => Some(word),
             Err(error) => {

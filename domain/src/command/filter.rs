@@ -41,7 +41,7 @@ impl BulkFilter {
             name: inner.optional_text("name", 1, 500),
             worker: inner.optional_text("worker", 1, 200),
             priority: inner
-                .optional_word::<PrioritySet>("priority")
+                .optional_words::<PrioritySet>("priority")
                 .map(|set| set.iter().collect())
                 .unwrap_or_default(),
             since: inner.optional_instant("since"),

@@ -80,7 +80,7 @@ struct Said {
 impl AuditItem {
     /// The item of an entry of `project`; the nil project is the system chain.
     pub fn of(project: ProjectId, entry: &Entry, hash: &Hash) -> Self {
-        let said = said(&entry.kind);
+        let said = said(project, &entry.kind);
         let (force, global_throttle) = if let Kind::Issued(issued) = &entry.kind {
             (issued.force, issued.global_throttle)
         } else {
@@ -110,7 +110,7 @@ impl AuditItem {
     }
 }
 
-fn said(kind: &Kind) -> Said {
+fn said(project: ProjectId, kind: &Kind) -> Said {
     let say = |action: &str, target_type, target_id: Option<String>, success, metadata| Said {
         action: action.to_owned(),
         target_type,
@@ -183,13 +183,15 @@ fn said(kind: &Kind) -> Said {
         Kind::TokenMinted(token) => token_said(token, "minted"),
         Kind::TokenRevoked(token) => token_said(token, "revoked"),
         Kind::RoleChanged(changed) => {
-            let action = match (&changed.before, &changed.after) {
-                (None, _) => "membership.granted",
-                (Some(_), Some(_)) => "membership.changed",
-                (Some(_), None) => "membership.revoked",
+            // On the system chain it is the account itself that was let in, changed or shut out.
+            let what = if project == ProjectId::NIL { "user" } else { "membership" };
+            let change = match (&changed.before, &changed.after) {
+                (None, _) => "granted",
+                (Some(_), Some(_)) => "changed",
+                (Some(_), None) => "revoked",
             };
             let metadata = json!({ "before": changed.before, "after": changed.after });
-            say(action, "user", Some(changed.user.to_string()), true, metadata)
+            say(&format!("{what}.{change}"), "user", Some(changed.user.to_string()), true, metadata)
         }
         Kind::ProjectChanged(changed) => {
             let action = match changed.change {

@@ -103,7 +103,7 @@ impl FromFields for ListQuery {
             since: fields.optional("since", parse::timestamp),
             until: fields.optional("until", parse::timestamp),
         };
-        let cursor = fields.optional("cursor", parse::text(1..=1000));
+        let cursor = fields.optional("cursor", parse::text(0..=usize::MAX));
         let limit = fields.optional("limit", limit(LIMIT_MAX));
         let format = fields.optional("format", parse::form("Input should be 'json', 'csv' or 'ndjson'"));
         Some(Self { filter, cursor, limit, format: format.unwrap_or(Format::Json) })

@@ -49,7 +49,7 @@ async fn replayed(app: &App, scope: &ProjectScope, asked: &Asked) -> ApiResult<O
     if holder.request_hash != asked.hash() {
         return Err(ApiError::conflict("idempotency_key already in use for a different command"));
     }
-    Ok(commands::get(store, scope.project_id, holder.command).await?)
+    Ok(commands::detail(store, scope.project_id, holder.command).await?)
 }
 
 fn accepted(app: &App, scope: &ProjectScope, known: Known, command: &Command) -> Response {

@@ -23,12 +23,7 @@ impl<S: Send + Sync, T: FromFields> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let is_json = is_json(request.headers());
-        let bytes = read(request, state, BODY_MAX).await?;
-        if !is_json {
-            return Err(ApiError::NotJson);
-        }
-        strict_value(&bytes).map(Self)
+        strict_value(&json(request, state).await?).map(Self)
     }
 }
 
@@ -40,13 +35,20 @@ impl<S: Send + Sync> FromRequest<S> for JsonBytes {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let is_json = is_json(request.headers());
-        let bytes = read(request, state, BODY_MAX).await?;
-        if !is_json {
-            return Err(ApiError::NotJson);
-        }
+        let bytes = json(request, state).await?;
         strict::parse(&bytes).map_err(ApiError::invalid)?;
         Ok(Self(bytes))
+    }
+}
+
+/// The bytes of a body that says it is JSON. An empty one says nothing, whatever its type.
+async fn json<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
+    let is_json = is_json(request.headers());
+    let bytes = read(request, state, BODY_MAX).await?;
+    match (bytes.is_empty(), is_json) {
+        (true, _) => Err(ApiError::invalid(Problem::new("missing", &["body"], "Field required"))),
+        (false, true) => Ok(bytes),
+        (false, false) => Err(ApiError::NotJson),
     }
 }
 

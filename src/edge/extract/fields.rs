@@ -64,6 +64,11 @@ impl Fields {
         self.members.contains_key(name)
     }
 
+    /// Whether a member was given with a value; it stays to be taken.
+    pub fn says(&self, name: &str) -> bool {
+        self.members.get(name).is_some_and(|value| !value.is_null())
+    }
+
     /// Records that a member, or with an empty name the whole object, is wrong.
     pub fn complain(&mut self, kind: &'static str, name: &str, msg: impl Into<String>) {
         let loc: &[&str] = if name.is_empty() { &[self.place] } else { &[self.place, name] };

@@ -79,16 +79,18 @@ fn is_integer(text: &str) -> bool {
     !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// A boolean; in a query the words true and false, 1 and 0.
+/// A boolean; in a query the words that clients write for one, in any case.
 pub fn boolean(value: &Value) -> Result<bool, Problem> {
-    match value {
-        Value::Bool(flag) => Ok(*flag),
-        Value::String(text) if matches!(text.as_str(), "true" | "1") => Ok(true),
-        Value::String(text) if matches!(text.as_str(), "false" | "0") => Ok(false),
-        Value::Null | Value::Number(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
-            Err(wrong("bool_parsing", "Input should be true or false"))
-        }
-    }
+    let read = match value {
+        Value::Bool(flag) => Some(*flag),
+        Value::String(text) => match text.to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" | "on" => Some(true),
+            "false" | "0" | "no" | "off" => Some(false),
+            _ => None,
+        },
+        Value::Null | Value::Number(_) | Value::Array(_) | Value::Object(_) => None,
+    };
+    read.ok_or_else(|| wrong("bool_parsing", "Input should be true or false"))
 }
 
 /// Anything with a text form of its own: ids, roles, engines.

@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::query::{NAME_MAX, TEXT_MAX, priority, state};
+use super::query::{NAME_MAX, TEXT_MAX, priorities, state};
 use crate::edge::app::App;
 use crate::edge::audit::{self, Doer};
 use crate::edge::auth::ProjectScope;
@@ -80,8 +80,8 @@ impl FromFields for Deletion {
             "filter_since",
             "filter_until",
         ];
-        let is_filtered = FILTERS.into_iter().any(|name| fields.has(name));
-        let has_ids = fields.has("task_ids");
+        let is_filtered = FILTERS.into_iter().any(|name| fields.says(name));
+        let has_ids = fields.says("task_ids");
         let ids = fields.optional("task_ids", parse::list(1..=IDS_MAX, parse::name(1..=TEXT_MAX)));
         let filter = filter(fields);
         match (has_ids, is_filtered) {
@@ -101,11 +101,9 @@ impl FromFields for Deletion {
 }
 
 fn filter(fields: &mut Fields) -> Filter {
-    let priorities: Option<Vec<Priority>> =
-        fields.optional("filter_priority", parse::list(1..=Priority::ALL.len(), priority));
     Filter {
         state: fields.optional::<TaskState>("filter_state", state),
-        priorities: priorities.unwrap_or_default().into_iter().collect(),
+        priorities: fields.optional("filter_priority", priorities).unwrap_or_default(),
         engine: None,
         name: fields.optional("filter_name", parse::name(1..=NAME_MAX)),
         name_prefix: None,

@@ -60,7 +60,7 @@ impl FromFields for ListQuery {
     fn from_fields(fields: &mut Fields) -> Option<Self> {
         let filter = Filter {
             state: fields.optional("state", state),
-            priorities: fields.optional("priority", parse::form::<PrioritySet>(PRIORITIES)).unwrap_or_default(),
+            priorities: fields.optional("priority", priorities).unwrap_or_default(),
             engine: fields.optional("engine", engine),
             name: fields.optional("name", parse::text(1..=NAME_MAX)),
             name_prefix: fields.optional("name_prefix", parse::text(1..=NAME_MAX)),
@@ -93,8 +93,13 @@ pub(super) fn state(value: &Value) -> Result<State, Problem> {
     parse::form::<State>(STATES)(value)
 }
 
-pub(super) fn priority(value: &Value) -> Result<Priority, Problem> {
-    parse::form::<Priority>(PRIORITIES)(value)
+/// Priorities as a text with commas, or as a list.
+pub(super) fn priorities(value: &Value) -> Result<PrioritySet, Problem> {
+    if value.is_array() {
+        let priority = parse::form::<Priority>(PRIORITIES);
+        return parse::list(1..=Priority::ALL.len(), priority)(value).map(|list| list.into_iter().collect());
+    }
+    parse::form::<PrioritySet>(PRIORITIES)(value)
 }
 
 pub(in crate::edge) fn engine(value: &Value) -> Result<Engine, Problem> {

@@ -51,7 +51,7 @@ async fn an_agent_is_minted_once_and_revoked_for_good() {
     let made = node.post(path, &session, json!({ "name": "worker-1" })).await;
     assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
     insta::assert_json_snapshot!("agent_minted", made.json(), {
-        ".agent.id" => "[id]", ".agent.project_id" => "[id]", ".token" => "[token]", ".hmac_secret" => "[secret]",
+        ".agent.id" => "[id]", ".agent.agent_id" => "[id]", ".agent.project_id" => "[id]", ".token" => "[token]", ".hmac_secret" => "[secret]",
     });
     let (token, id) = (made.json()["token"].as_str().unwrap().to_owned(), made.json()["agent"]["id"].clone());
     let hash = node.app.master.agent_token_hash(&token).bytes();

@@ -43,7 +43,7 @@ async fn a_vicious_body_is_refused_and_mints_nothing() {
         (b"{\"name\":\"a\\u0000\"}", "string_nul"),
         (b"{\"name\":\"\xff\"}", "json_invalid"),
         (b"{\"name\":", "json_invalid"),
-        (b"", "json_invalid"),
+        (b"", "missing"),
         (b"[]", "model_type"),
         (b"null", "model_type"),
         (b"{\"name\":5}", "string_type"),
