@@ -220,7 +220,7 @@ impl ProjectActor {
         permit: OwnedSemaphorePermit,
         reply: RpcReplyPort<Result<Command, IssueError>>,
     ) {
-        let command = state.mint(self.clock.now());
+        let command = state.mint(self.clock.now(), self.clock.random());
         self.prepare(myself, command, draft, permit, reply);
     }
 

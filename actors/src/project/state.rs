@@ -1,6 +1,6 @@
 //! What a project's actor keeps in memory: its ledger, and what entries do not say.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use cql::ledger::Projector;
 use domain::command::chunk::Chunk;
@@ -74,8 +74,8 @@ pub struct State {
     pub(super) queue: VecDeque<Input>,
     pub(super) appending: Option<Appending>,
     /// Drafts whose agent was asked for a lane.
-    pub(super) offered: HashMap<CommandId, Box<Issuing>>,
-    pub(super) agents: HashMap<AgentId, Child>,
+    pub(super) offered: BTreeMap<CommandId, Box<Issuing>>,
+    pub(super) agents: BTreeMap<AgentId, Child>,
     /// Commands whose agent acknowledged them.
     pub(super) acked: HashSet<CommandId>,
     /// Deliveries that came back, so that the next attempt may go out.
@@ -100,8 +100,8 @@ impl State {
             head_seq,
             queue: VecDeque::new(),
             appending: None,
-            offered: HashMap::new(),
-            agents: HashMap::new(),
+            offered: BTreeMap::new(),
+            agents: BTreeMap::new(),
             acked: HashSet::new(),
             returned: HashMap::new(),
             avoid: HashMap::new(),
@@ -115,11 +115,11 @@ impl State {
     }
 
     /// A command id larger than any before; its time is the command's issue time.
-    pub(super) fn mint(&mut self, now: Timestamp) -> CommandId {
+    pub(super) fn mint(&mut self, now: Timestamp, random: [u8; 8]) -> CommandId {
         let latest = self.last_minted.max(self.log.fold.last_command().issued_at());
         let at = now.max(latest.plus_micros(1));
         self.last_minted = at;
-        CommandId::from_uuid(uuid_v7(at, domain::id::random()))
+        CommandId::from_uuid(uuid_v7(at, random))
     }
 
     pub(super) fn next_catch_up(&self, now: Timestamp) -> Option<Timestamp> {

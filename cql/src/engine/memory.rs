@@ -11,6 +11,7 @@
 //! or by no one, an acknowledged `write` is seen by its own handle at once and by others within the delay.
 
 mod cells;
+mod dice;
 mod faults;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
 use self::cells::{Cells, HandleId};
+pub use self::dice::Dice;
 use self::faults::{Fate, Injector};
 pub use self::faults::{Fault, Faults, Injected};
 use crate::store::{Commit, Committed, Durability, Key, Range, Result, Row, Store, StoreError, Write};

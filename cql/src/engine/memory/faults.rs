@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::dice::Dice;
+
 /// A fault by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -97,7 +99,7 @@ pub(super) struct Injector {
 
 impl Injector {
     pub(super) fn new(seed: u64, faults: Faults) -> Self {
-        Self { faults, injected: Injected::default(), named: VecDeque::new(), dice: Dice(seed) }
+        Self { faults, injected: Injected::default(), named: VecDeque::new(), dice: Dice::new(seed) }
     }
 
     pub(super) fn queue(&mut self, fault: Fault) {
@@ -145,7 +147,7 @@ impl Injector {
     }
 
     pub(super) fn below(&mut self, bound: usize) -> usize {
-        (self.dice.next() % bound.max(1) as u64) as usize
+        self.dice.below(bound)
     }
 
     fn odds(&self, fault: Fault) -> f64 {
@@ -157,31 +159,5 @@ impl Injector {
             Fault::CommitFailed => faults.commit_failed,
             Fault::UnknownApplied | Fault::UnknownLater | Fault::UnknownNever => faults.commit_unknown / 3.0,
         }
-    }
-}
-
-/// SplitMix64: small, seeded, and the same on every machine.
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// No draw when the odds are nil, so that switching one fault off does not reshuffle the others' absence.
-    fn chance(&mut self, odds: f64) -> bool {
-        odds > 0.0 && ((self.next() >> 11) as f64 / (1_u64 << 53) as f64) < odds
-    }
-
-    fn duration(&mut self, range: &RangeInclusive<Duration>) -> Duration {
-        let (low, high) = (range.start().as_micros() as u64, range.end().as_micros() as u64);
-        if high <= low {
-            return *range.start();
-        }
-        Duration::from_micros(low + self.next() % (high - low + 1))
     }
 }
