@@ -10,7 +10,7 @@
 mod dispatched;
 mod seat;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use domain::command::{Action, Attempt};
 use domain::engine::Engine;
@@ -70,7 +70,12 @@ pub enum AgentMessage {
     Answered {
         session: SessionId,
         command: CommandId,
+        chunk: u32,
     },
+    /// An offer came to nothing: a lane that was kept for it is free, one that has its delivery is not.
+    Release(CommandId),
+    /// The agent's open commands, after another home may have ended some.
+    Open(BTreeSet<CommandId>),
     /// The command needs no lane any more: refused, ended.
     Forget(CommandId),
     /// What a session said about a frame it was given. Private.
@@ -139,7 +144,9 @@ impl Actor for AgentActor {
             AgentMessage::Deliver(dispatched) => self.on_deliver(&myself, state, *dispatched),
             AgentMessage::SessionUp(session) => self.on_session_up(state, session),
             AgentMessage::SessionDown(session) => self.on_session_down(&myself, state, session),
-            AgentMessage::Answered { session, command } => self.on_answered(state, session, command),
+            AgentMessage::Answered { session, command, chunk } => self.on_answered(state, session, command, chunk),
+            AgentMessage::Release(command) => self.on_release(state, command),
+            AgentMessage::Open(open) => self.on_open(state, &open),
             AgentMessage::Forget(command) => self.on_forget(state, command),
             AgentMessage::Written(written) => self.on_written(state, written),
         }
@@ -215,8 +222,19 @@ impl AgentActor {
         }
     }
 
-    fn on_answered(&self, state: &mut AgentState, session: SessionId, command: CommandId) {
-        state.seats.free(session, command);
+    fn on_answered(&self, state: &mut AgentState, session: SessionId, command: CommandId, chunk: u32) {
+        state.seats.free(session, command, chunk);
+        self.serve_waiting(state);
+    }
+
+    fn on_release(&self, state: &mut AgentState, command: CommandId) {
+        state.waiting.retain(|offer| offer.command != command);
+        state.seats.release(command);
+        self.serve_waiting(state);
+    }
+
+    fn on_open(&self, state: &mut AgentState, open: &BTreeSet<CommandId>) {
+        state.seats.keep_open(open);
         self.serve_waiting(state);
     }
 

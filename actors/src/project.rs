@@ -242,7 +242,7 @@ impl ProjectActor {
                 }
             }
             Heard::Result(answer) => {
-                self.tell_answered(state, agent, session, claim.command);
+                self.tell_answered(state, agent, session, claim);
                 self.look_up_answer(myself, state, agent, claim, answer, Some(permit));
             }
         }
@@ -291,6 +291,8 @@ impl ProjectActor {
             if state.appending.is_none() {
                 let read = load::read_on(&*self.store, &mut state.log, &mut state.projector);
                 if read.await.map_err(Uncertain::Ledger)? {
+                    state.forget_ended();
+                    self.tell_open(state);
                     state.catch_up_at = Some(now.plus_secs(CATCH_UP_EVERY.as_secs().cast_signed()));
                 }
             }

@@ -1,6 +1,6 @@
 //! The sessions of one agent, each with its lane.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 
 use domain::command::Attempt;
@@ -73,16 +73,39 @@ impl Seats {
         Some(seat.handle.clone())
     }
 
-    /// Frees the lane of a session that answered.
-    pub(super) fn free(&mut self, session: SessionId, command: CommandId) {
-        if let Some(seat) = self.0.get_mut(&session) {
-            (seat.late, seat.deaf) = (false, false);
-            if seat.in_flight.is_some_and(|delivery| delivery.command == command) {
+    /// Frees the lane of a delivery that was answered over `session`, which may be another one than the frame went
+    /// to. An answer that comes again must not free the lane of the next chunk.
+    pub(super) fn free(&mut self, session: SessionId, command: CommandId, chunk: u32) {
+        for (id, seat) in &mut self.0 {
+            let is_answered = |held: &Delivery| held.given && (held.command, held.chunk) == (command, chunk);
+            if seat.in_flight.as_ref().is_some_and(is_answered) {
+                seat.in_flight = None;
+                seat.late = true;
+            }
+            if *id == session {
+                (seat.late, seat.deaf) = (false, false);
+            }
+        }
+    }
+
+    /// Frees a lane that was kept for a command and got no delivery. One that has it stays taken: an offer made
+    /// twice is refused once.
+    pub(super) fn release(&mut self, command: CommandId) {
+        for seat in self.0.values_mut() {
+            if seat.in_flight.is_some_and(|held| held.command == command && !held.given) {
                 seat.in_flight = None;
             }
         }
-        // The answer may come over another session of the worker than the frame went to.
-        self.forget(command);
+    }
+
+    /// Frees lanes with deliveries of commands that are open no more.
+    pub(super) fn keep_open(&mut self, open: &BTreeSet<CommandId>) {
+        for seat in self.0.values_mut() {
+            if seat.in_flight.is_some_and(|held| held.given && !open.contains(&held.command)) {
+                seat.in_flight = None;
+                seat.late = true;
+            }
+        }
     }
 
     /// Frees the lane of a session that took nothing.
@@ -144,5 +167,78 @@ impl Seat {
         let mut hasher = std::hash::DefaultHasher::new();
         (&needs.target, &facts.worker_id).hash(&mut hasher);
         (!self.late, lists, is_task_worker, hasher.finish())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::command::Action;
+    use domain::id::{AgentId, ProjectId};
+    use domain::time::Timestamp;
+
+    use super::*;
+    use crate::session::SessionFacts;
+
+    const SESSION: SessionId = SessionId::from_bytes([1; 16]);
+
+    fn command(n: u8) -> CommandId {
+        CommandId::from_bytes([n; 16])
+    }
+
+    fn offer(n: u8) -> Offer {
+        let needs = Needs { engine: None, action: Action::RetryTask, target: String::new(), avoid: None };
+        Offer { command: command(n), needs }
+    }
+
+    /// One session that is at a chunk of command 1.
+    fn busy(chunk: u32) -> Seats {
+        let facts = SessionFacts {
+            session: SESSION,
+            project: ProjectId::NIL,
+            agent: AgentId::NIL,
+            worker_id: None,
+            worker_role: None,
+            engines: Vec::new(),
+            capabilities: Default::default(),
+            said_hello: false,
+            connected_at: Timestamp::EPOCH,
+        };
+        let mut seats = Seats::default();
+        seats.sit(SessionHandle::new(facts).0);
+        assert_eq!(seats.take(&offer(1)), Some(SESSION));
+        let delivery = Delivery { command: command(1), chunk, attempt: Attempt(1), given: true };
+        assert!(seats.give(SESSION, delivery).is_some());
+        seats
+    }
+
+    #[test]
+    fn an_offer_made_twice_does_not_free_the_lane_in_use() {
+        let mut seats = busy(0);
+        seats.release(command(1));
+        assert_eq!(seats.take(&offer(2)), None);
+        seats.free(SESSION, command(1), 0);
+        assert_eq!(seats.take(&offer(2)), Some(SESSION));
+        seats.release(command(2));
+        assert_eq!(seats.take(&offer(3)), Some(SESSION), "a lane that was only kept is free again");
+    }
+
+    #[test]
+    fn an_answer_that_comes_again_does_not_free_the_next_chunks_lane() {
+        let mut seats = busy(1);
+        seats.free(SESSION, command(1), 0);
+        assert_eq!(seats.take(&offer(2)), None);
+        seats.free(SESSION, command(1), 1);
+        assert_eq!(seats.take(&offer(2)), Some(SESSION));
+    }
+
+    #[test]
+    fn a_command_that_another_home_ended_holds_no_lane() {
+        let mut seats = busy(0);
+        seats.keep_open(&BTreeSet::from([command(1)]));
+        assert_eq!(seats.take(&offer(2)), None);
+        seats.keep_open(&BTreeSet::new());
+        assert_eq!(seats.take(&offer(2)), Some(SESSION));
+        seats.keep_open(&BTreeSet::new());
+        assert_eq!(seats.take(&offer(3)), None, "a draft that waits for its entry keeps its lane");
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use domain::command::wire::Form;
-use domain::command::{Command, CommandState};
+use domain::command::{Claim, Command, CommandState};
 use domain::id::{AgentId, CommandId, SessionId};
 use domain::ledger::{Open, Returned, decide};
 use domain::time::Timestamp;
@@ -161,8 +161,25 @@ impl ProjectActor {
         let _ = state.agents.get(&agent).is_some_and(|child| child.tell(AgentMessage::SessionDown(session)));
     }
 
-    pub(super) fn tell_answered(&self, state: &State, agent: AgentId, session: SessionId, command: CommandId) {
-        let _ = state.agents.get(&agent).is_some_and(|child| child.tell(AgentMessage::Answered { session, command }));
+    pub(super) fn tell_answered(&self, state: &State, agent: AgentId, session: SessionId, claim: Claim) {
+        let Claim { command, chunk, .. } = claim;
+        let answered = AgentMessage::Answered { session, command, chunk };
+        let _ = state.agents.get(&agent).is_some_and(|child| child.tell(answered));
+    }
+
+    /// Whichever agent was offered it may use the lane for something else.
+    pub(super) fn tell_release(&self, state: &State, command: CommandId) {
+        for child in state.agents.values() {
+            child.tell(AgentMessage::Release(command));
+        }
+    }
+
+    /// After reading on: another home may have ended commands that hold a lane here.
+    pub(super) fn tell_open(&self, state: &State) {
+        for (agent, child) in &state.agents {
+            let mine = state.log.fold.open_commands().filter(|open| open.command.agent == *agent);
+            child.tell(AgentMessage::Open(mine.map(|open| open.command.id).collect()));
+        }
     }
 
     pub(super) fn tell_forget(&self, state: &State, agent: AgentId, command: CommandId) {

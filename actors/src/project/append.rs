@@ -135,6 +135,7 @@ impl ProjectActor {
         let load::Loaded { log, projector, head_seq } = loaded;
         (state.log, state.projector, state.head_seq) = (log, projector, head_seq);
         state.forget_ended();
+        self.tell_open(state);
         state.catch_up_at = state.catch_up_at.or_else(|| state.next_catch_up(self.clock.now()));
         Ok(())
     }
@@ -183,10 +184,7 @@ impl ProjectActor {
                 self.hand_out(myself, state, Some(handout), receipt);
             }
             (Input::Lane { command, .. }, Verdict::HandedOut(None)) => {
-                // Whoever offered it frees the lane; a command that still waits is offered again.
-                for child in state.agents.keys().copied().collect::<Vec<_>>() {
-                    self.tell_forget(state, child, command);
-                }
+                self.tell_release(state, command);
             }
             (Input::Answer { claim, .. }, Verdict::Answered { ended: true }) => state.forget(claim.command),
             (Input::Answer { claim, .. }, Verdict::Answered { ended: false }) => {

@@ -132,3 +132,19 @@ async fn bulk_commands_that_race_leave_the_ids_of_those_that_win() {
         assert_eq!(node.store.count(Table::CommandChunk), 2 * won.len(), "two chunks of each");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_chunks_answer_that_comes_again_leaves_the_next_chunk_its_lane() {
+    let node = Node::new().await;
+    let mut worker = node.connect(AGENT, "w1");
+    node.project.issue(bulk(300)).await.unwrap();
+    let (frame, claim) = worker.next().await.unwrap().written();
+    worker.say(&frame, &claim, success(r#"{"succeeded":250}"#)).await;
+    let second = worker.next().await.unwrap().written();
+    worker.say(&frame, &claim, success(r#"{"succeeded":250}"#)).await;
+    let other = node.project.issue(retry("t1")).await.unwrap();
+    assert!(worker.next().await.is_none(), "the agent is at the second chunk");
+    worker.say(&second.0, &second.1, success(r#"{"succeeded":50}"#)).await;
+    worker.serve().await;
+    node.until(other.id, Status::Succeeded).await;
+}

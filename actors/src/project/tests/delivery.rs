@@ -154,3 +154,17 @@ async fn a_command_that_hangs_frees_its_lane_at_its_deadline() {
     worker.serve().await;
     node.until(next.id, Status::Succeeded).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_another_home_ended_frees_its_lane_here() {
+    let here = Node::new().await;
+    let mut worker = here.connect(AGENT, "w1");
+    let first = here.project.issue(retry("t1")).await.unwrap();
+    let (frame, claim) = worker.next().await.unwrap().written();
+    let there = Node::on(here.store.handle(), here.clock.clone()).await;
+    there.project.heard(AGENT, worker.session, &frame.id, Some(&claim), success("{}")).await;
+    there.until(first.id, Status::Succeeded).await;
+    let second = here.project.issue(retry("t2")).await.unwrap();
+    worker.serve().await;
+    here.until(second.id, Status::Succeeded).await;
+}
