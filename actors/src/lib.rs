@@ -20,6 +20,8 @@ pub mod presence;
 pub mod project;
 mod recorder;
 pub mod session;
+#[cfg(test)]
+mod sim;
 mod supervisor;
 
 pub use clock::Clock;

@@ -297,6 +297,19 @@ impl Mesh {
         }
     }
 
+    /// The node dies: its actors end where they are. Whoever spawned its sessions ends those first.
+    #[cfg(test)]
+    pub(crate) fn crash(&self) {
+        self.0.supervisor.kill();
+        self.0.drain.cancel();
+    }
+
+    /// A child of the node's supervisor, for who kills it.
+    #[cfg(test)]
+    pub(crate) fn project_cell(&self, project: ProjectId) -> Option<ractor::ActorCell> {
+        self.running(project).map(|handle| handle.cell())
+    }
+
     /// Ends sessions, lets projects finish what they were given, then stops the actors. Loses nothing, as long
     /// as the store is open until it returns.
     pub async fn shutdown(&self) {

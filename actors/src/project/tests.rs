@@ -1,6 +1,5 @@
 mod bulk;
 mod delivery;
 mod harness;
-mod homes;
 mod lifecycle;
 mod wake;
