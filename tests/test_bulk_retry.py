@@ -261,9 +261,9 @@ def test_ten_thousand_ids_are_retried_once_each_in_bounded_time(server, admin):
 @pytest.mark.parametrize("after", [0, 0.25], ids=["between", "within"])
 @pytest.mark.parametrize("store", STORES)
 def test_a_kill_in_the_middle_runs_no_id_twice(own_server, store, after):
-    """The chunk that was under way keeps its result in the agent, which sends it to the restarted server, and the command goes
-    on; or the server died with the frame in its hands, and then the command ends with it, for it may have left. Either way
-    a Redis hash counts what really ran."""
+    """Between chunks, the frame of the next may have left or not; within one, the agent drops the chunk half done when its
+    connection breaks, and reports nothing. Either way nothing is sent again, and the command ends with that chunk unless its
+    result came through. A Redis hash counts what really ran."""
     server = own_server(store=store, heartbeat_seconds=2, command_timeout_seconds=10)
     redis = Redis().start()
     shop = Shop(server, login(server), redis, name="killed", queues="default,routed")

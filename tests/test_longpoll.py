@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from harness.agent import Agent, received, succeeded
-from harness.wait import eventually
+from harness.wait import eventually, never
 
 EVENTS, COMMANDS = "/api/v1/agent/events", "/api/v1/agent/commands"
 
@@ -114,3 +114,70 @@ def test_bodies_that_do_not_fit_are_refused(polling, body):
 def test_a_revoked_agent_is_told_so(polling, project):
     project.client.delete(project.path(f"/agents/{polling.sim.ack['agent_id']}"))
     assert polling.upload(polling.batch(received("x"))).status_code == 401
+
+
+# --- processes that go away without a word, as polling ones always do
+
+
+def answering(polling, halt, seen):
+    """Polls, and answers each command with success, as an agent does; remembers which came."""
+    while not halt.is_set():
+        answer = polling.http.get(COMMANDS, params={"wait": 2, "max_frames": 50})
+        for text in answer.json()["frames"]:
+            frame = json.loads(text)
+            seen.append(frame["id"])
+            result = {"status": "success", "result": {}, "error": None, "delivery_claim_token": frame["payload"]["delivery_claim_token"]}
+            assert polling.upload(polling.sim.seal("command_result", result, id=frame["id"])).status_code == 200
+
+
+@pytest.fixture
+def working(polling):
+    """The polling agent at work in a thread."""
+    halt, seen = threading.Event(), []
+    thread = threading.Thread(target=answering, args=(polling, halt, seen))
+    thread.start()
+    yield seen
+    halt.set()
+    thread.join(10)
+
+
+def test_commands_do_not_wait_for_a_process_that_no_longer_polls(server, polling, project, working):
+    """A process that was restarted leaves its session behind; its successor gets every command, also those that are
+    delivered only once: from a session that does not poll, nothing can have left."""
+    for _ in range(3):
+        gone = Polling(server, polling.sim.minted).probe()
+        gone.http.close()
+    ids = [
+        project.issue("retry-task", agent_id=polling.sim.minted.id, engine="celery", task_id=f"t-{n}")["id"] for n in range(8)
+    ]
+    for one in ids:
+        done = eventually(lambda: (c := project.command(one))["status"] not in ("issued", "dispatched") and c, 20)
+        assert (done["status"], done["delivered"]) == ("succeeded", "yes"), done
+    assert sorted(working) == sorted(ids)
+
+
+def test_a_process_that_was_busy_for_a_while_is_asked_again(polling, project):
+    """What was not taken in time goes back; the next poll makes the session as good as any."""
+    command = project.issue("retry-task", agent_id=polling.sim.minted.id, engine="celery", task_id="t")
+    never(lambda: project.command(command["id"])["status"] not in ("issued", "dispatched"), during=6, every=0.5)
+    halt, seen = threading.Event(), []
+    thread = threading.Thread(target=answering, args=(polling, halt, seen))
+    thread.start()
+    try:
+        done = eventually(lambda: (c := project.command(command["id"]))["status"] == "succeeded" and c, 15)
+        assert done["delivered"] == "yes" and seen == [command["id"]]
+    finally:
+        halt.set()
+        thread.join(10)
+
+
+def test_a_process_that_is_silent_is_offline_and_its_nonce_is_dead(polling, project):
+    """It has no socket whose end could be seen: half a minute without a request is its end."""
+    assert project.agents()[0]["state"] == "online"
+    eventually(lambda: project.agents()[0]["state"] == "offline", 45, every=1)
+    assert polling.upload(polling.batch(received(str(uuid.uuid4())))).status_code == 409
+
+
+def test_a_held_poll_keeps_its_process_online(polling, project):
+    answer = polling.http.get(COMMANDS, params={"wait": 37, "max_frames": 1})
+    assert answer.status_code == 200 and project.agents()[0]["state"] == "online"

@@ -85,10 +85,12 @@ class Worker:
 class CeleryWorker(Worker):
     """A `celery worker`. `events=False` leaves out -E."""
 
-    def __init__(self, redis, server, project, minted, name="w1", pool="prefork", concurrency=2, events=True, queues=None):
+    def __init__(
+        self, redis, server, project, minted, name="w1", pool="prefork", concurrency=2, events=True, queues=None, **variables
+    ):
         self.node = f"{name}@test"
         words = ["celery", "-A", "celery_app", "worker", "-P", pool, "-c", str(concurrency), "-n", self.node]
         words += ["--loglevel", "INFO", "--without-mingle"]
         words += ["-E"] if events else []
         words += ["-Q", queues] if queues else []
-        super().__init__(redis, server, project, minted, words, ready=" ready.")
+        super().__init__(redis, server, project, minted, words, ready=" ready.", **variables)

@@ -57,7 +57,7 @@ impl Seats {
         let (session, seat) = self
             .0
             .iter_mut()
-            .filter(|(_, seat)| seat.in_flight.is_none() && !seat.deaf && seat.can(&offer.needs))
+            .filter(|(_, seat)| seat.in_flight.is_none() && seat.hears() && seat.can(&offer.needs))
             .max_by_key(|(_, seat)| seat.rank(&offer.needs))?;
         seat.in_flight = Some(kept);
         Some(*session)
@@ -142,6 +142,11 @@ impl Seats {
 }
 
 impl Seat {
+    /// One that took no frame is tried again once its agent polls again.
+    fn hears(&self) -> bool {
+        !self.deaf || self.handle.is_polling()
+    }
+
     fn can(&self, needs: &Needs) -> bool {
         let facts = &self.handle.facts;
         let avoided = needs.avoid.as_ref().is_some_and(|Avoid(worker)| *worker == facts.worker_id);
@@ -153,8 +158,9 @@ impl Seat {
         !avoided && (has_engine || !facts.said_hello)
     }
 
-    /// Larger is better: not busy with something given up, listing the action, a task worker; then spread.
-    fn rank(&self, needs: &Needs) -> (bool, bool, bool, u64) {
+    /// Larger is better: there to take it, not busy with something given up, listing the action, a task worker; then
+    /// spread.
+    fn rank(&self, needs: &Needs) -> (bool, bool, bool, bool, u64) {
         let facts = &self.handle.facts;
         let lists = needs.engine.is_some_and(|engine| {
             facts
@@ -166,7 +172,7 @@ impl Seat {
         // DefaultHasher::new has fixed keys, so equal inputs choose alike on every node.
         let mut hasher = std::hash::DefaultHasher::new();
         (&needs.target, &facts.worker_id).hash(&mut hasher);
-        (!self.late, lists, is_task_worker, hasher.finish())
+        (!self.handle.is_away(), !self.late, lists, is_task_worker, hasher.finish())
     }
 }
 

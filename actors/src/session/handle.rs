@@ -2,11 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use domain::id::{AgentId, CommandId, ProjectId, SessionId};
 use domain::time::Timestamp;
 use domain::wire::{CloseCode, CommandBody};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+/// How long a frame waits for a poll. Agents poll again at once, so one that does not is gone, or slow to come back.
+const TAKEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a session said of itself in its hello, and whose it is; fixed for the session's life.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +46,7 @@ pub struct CommandFrame {
 /// What became of a frame given to a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
-    /// Its bytes went to the socket, so the agent may act on it.
+    /// Its bytes went to the socket, or a poll takes them; so the agent may act on it.
     Written,
     /// Not a byte has left.
     NotSent,
@@ -49,7 +55,7 @@ pub enum Sent {
 /// Orders to a session from the rest of the mesh. Acks do not travel here.
 #[derive(Debug)]
 pub enum SessionMessage {
-    /// Dropping the reply unanswered means "bytes may have left".
+    /// Dropping the reply unanswered means "bytes may have left", but for a poll, which answers before it signs.
     Command { frame: CommandFrame, reply: oneshot::Sender<Sent> },
     /// Closes the socket with a close code of WIRE section 5.
     Close(CloseCode),
@@ -60,6 +66,8 @@ pub enum SessionMessage {
 pub struct SessionHandle {
     pub facts: Arc<SessionFacts>,
     sender: mpsc::Sender<SessionMessage>,
+    /// Whether a poll is held now; `None` for sockets.
+    polls: Option<Arc<AtomicBool>>,
 }
 
 impl SessionHandle {
@@ -67,7 +75,23 @@ impl SessionHandle {
     pub fn new(facts: SessionFacts) -> (Self, mpsc::Receiver<SessionMessage>) {
         // One command is in flight per session, so a short queue never fills in health.
         let (sender, receiver) = mpsc::channel(8);
-        (Self { facts: Arc::new(facts), sender }, receiver)
+        (Self { facts: Arc::new(facts), sender, polls: None }, receiver)
+    }
+
+    /// The same for a session without a socket; `polls` says whether a poll is held.
+    pub fn polled(facts: SessionFacts, polls: Arc<AtomicBool>) -> (Self, mpsc::Receiver<SessionMessage>) {
+        let (handle, receiver) = Self::new(facts);
+        (Self { polls: Some(polls), ..handle }, receiver)
+    }
+
+    /// Whether the agent is certainly there to take a frame: it polls.
+    pub fn is_polling(&self) -> bool {
+        self.polls.as_ref().is_some_and(|polls| polls.load(Ordering::Acquire))
+    }
+
+    /// Whether a frame would have to wait for a poll that may never come.
+    pub fn is_away(&self) -> bool {
+        self.polls.is_some() && !self.is_polling()
     }
 
     pub fn id(&self) -> SessionId {
@@ -77,11 +101,19 @@ impl SessionHandle {
     /// Hands a frame to the socket; resolves when its bytes were written or certainly will not be.
     /// `None` means that bytes may have left.
     pub async fn send(&self, frame: CommandFrame) -> Option<Sent> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, mut answer) = oneshot::channel();
         if self.sender.try_send(SessionMessage::Command { frame, reply }).is_err() {
             return Some(Sent::NotSent);
         }
-        answer.await.ok()
+        if self.polls.is_none() {
+            return answer.await.ok();
+        }
+        if let Ok(sent) = timeout(TAKEN_WITHIN, &mut answer).await {
+            return Some(sent.unwrap_or(Sent::NotSent));
+        }
+        // From here on a poll that finds the frame cannot answer, and leaves it; one that was quicker has answered.
+        answer.close();
+        Some(answer.try_recv().unwrap_or(Sent::NotSent))
     }
 
     /// Asks the session to close; one that is gone already needs no asking.
@@ -94,5 +126,75 @@ impl SessionHandle {
 
     pub fn is_closed(&self) -> bool {
         self.sender.is_closed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use domain::time::Timestamp;
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    fn facts() -> SessionFacts {
+        let now = Timestamp::EPOCH;
+        SessionFacts {
+            session: SessionId::mint(now),
+            project: ProjectId::mint(now),
+            agent: AgentId::mint(now),
+            worker_id: None,
+            worker_role: None,
+            engines: Vec::new(),
+            capabilities: BTreeMap::new(),
+            said_hello: false,
+            connected_at: now,
+        }
+    }
+
+    fn frame() -> CommandFrame {
+        let empty = RawValue::from_string("{}".to_owned()).unwrap();
+        let body = CommandBody::new("cancel_task", &empty, &empty, 1, None, None).unwrap();
+        CommandFrame { command: CommandId::NIL, id: "f".to_owned(), body }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frame_that_no_poll_takes_was_not_sent_and_cannot_be_taken_later() {
+        let (handle, mut orders) = SessionHandle::polled(facts(), Arc::default());
+        assert!(handle.is_away());
+        assert_eq!(handle.send(frame()).await, Some(Sent::NotSent));
+        let Some(SessionMessage::Command { reply, .. }) = orders.recv().await else {
+            panic!("the frame is still there")
+        };
+        assert_eq!(reply.send(Sent::Written), Err(Sent::Written));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frame_that_a_poll_takes_at_the_last_moment_was_sent() {
+        let (handle, mut orders) = SessionHandle::polled(facts(), Arc::default());
+        let sending = tokio::spawn(async move { handle.send(frame()).await });
+        tokio::time::sleep(TAKEN_WITHIN - Duration::from_millis(1)).await;
+        let Some(SessionMessage::Command { reply, .. }) = orders.recv().await else { panic!("a frame") };
+        assert_eq!(reply.send(Sent::Written), Ok(()));
+        assert_eq!(sending.await.unwrap(), Some(Sent::Written));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_polled_session_that_ends_has_sent_nothing_of_what_it_was_given() {
+        let (handle, orders) = SessionHandle::polled(facts(), Arc::default());
+        let sending = tokio::spawn(async move { handle.send(frame()).await });
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        drop(orders);
+        assert_eq!(sending.await.unwrap(), Some(Sent::NotSent));
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_ends_may_have_sent_what_it_was_given() {
+        let (handle, orders) = SessionHandle::new(facts());
+        let sending = tokio::spawn(async move { handle.send(frame()).await });
+        tokio::task::yield_now().await;
+        drop(orders);
+        assert_eq!(sending.await.unwrap(), None);
     }
 }

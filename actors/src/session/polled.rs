@@ -2,9 +2,10 @@
 //!
 //! **Owns** what a socket's task owns, behind two locks: uploads verify and record, polls sign and hand out.
 //! **Invariants** I-1 holds as for sockets: an upload is answered after its events are durable. I-9: a poll signs
-//! under the lock that it answers from. A session is known by its nonce, and gone for good after a violation.
+//! under the lock that it answers from. A session is known by its nonce, and gone for good after a violation, or
+//! when it falls silent: there is no socket whose end could be seen.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use std::time::Duration;
 
@@ -23,9 +24,11 @@ use crate::presence::Noticed;
 
 /// Sessions per agent; a new one takes the place of the one that was quiet longest.
 const PER_AGENT_MAX: usize = 16;
-/// A session that is not used for this long is gone.
+/// A session without a request for this long has ended. Agents hold a poll nearly all the time, and beat every 10 s.
+const SILENT: Duration = Duration::from_secs(30);
+/// After this long nothing of a session can be played again, and its nonce is forgotten.
 const IDLE: Duration = Duration::from_secs(300);
-const SWEEP_EVERY: Duration = Duration::from_secs(30);
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// How long an upload waits for its events to become durable; the agent's own request limit is longer.
 const DURABLE_WITHIN: Duration = Duration::from_secs(25);
 
@@ -51,6 +54,10 @@ pub struct Polled {
     inbound: Mutex<Inbound>,
     outbound: Mutex<Outwards>,
     used_at: SyncMutex<Instant>,
+    /// Requests under way.
+    requests: AtomicUsize,
+    /// A poll is held.
+    polls: Arc<AtomicBool>,
     /// Its nonce is dead: a new session of the same nonce would have forgotten what it saw.
     over: AtomicBool,
 }
@@ -91,7 +98,8 @@ impl PolledSessions {
             return self.get(agent, nonce);
         }
         self.make_room(agent).await;
-        let (handle, orders) = SessionHandle::new(facts);
+        let polls = Arc::new(AtomicBool::new(false));
+        let (handle, orders) = SessionHandle::polled(facts, polls.clone());
         let facts = handle.facts.clone();
         let session = Arc::new(Polled {
             inbound: Mutex::new(Inbound {
@@ -101,6 +109,8 @@ impl PolledSessions {
             }),
             outbound: Mutex::new(Outwards { sender: Sender::new(key), orders }),
             used_at: SyncMutex::new(Instant::now()),
+            requests: AtomicUsize::new(0),
+            polls,
             over: AtomicBool::new(false),
             mesh: mesh.clone(),
             handle: handle.clone(),
@@ -122,6 +132,7 @@ impl PolledSessions {
         if let Some(session) = session
             && !session.over.swap(true, Ordering::AcqRel)
         {
+            session.give_back();
             super::run::leave(&session.mesh, &session.handle.facts).await;
             session.mesh.session_down(&session.handle.facts).await;
         }
@@ -135,12 +146,18 @@ impl PolledSessions {
                 () = drain.cancelled() => true,
                 () = tokio::time::sleep(SWEEP_EVERY) => false,
             };
-            let over = |session: &Polled| ending || session.idle() >= IDLE;
-            let gone: Vec<_> =
-                self.0.iter().filter(|session| over(session.value())).map(|session| session.key().clone()).collect();
-            for (agent, nonce) in gone {
+            let over = |session: &Polled| ending || session.idle() >= SILENT;
+            let gone: Vec<_> = self
+                .0
+                .iter()
+                .filter(|session| over(session.value()))
+                .map(|session| (session.key().clone(), session.idle() >= IDLE))
+                .collect();
+            for ((agent, nonce), is_forgotten) in gone {
                 self.close(agent, &nonce).await;
-                self.0.remove(&(agent, nonce));
+                if is_forgotten || ending {
+                    self.0.remove(&(agent, nonce));
+                }
             }
             if ending {
                 return;
@@ -187,13 +204,27 @@ impl Polled {
         *self.used_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
+    /// Since when nothing is asked; zero while a request is under way.
     fn idle(&self) -> Duration {
+        if self.requests.load(Ordering::Acquire) > 0 {
+            return Duration::ZERO;
+        }
         self.used_at.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    /// What no poll has taken was not sent, and another session may have it.
+    fn give_back(&self) {
+        // A poll that holds the lock takes or leaves them itself.
+        if let Ok(mut outbound) = self.outbound.try_lock() {
+            outbound.orders.close();
+            while outbound.orders.try_recv().is_ok() {}
+        }
     }
 
     /// Takes frames in and waits until their events are durable. Answers how many frames were of no use; they
     /// count as taken all the same, or the agent would send them for ever.
     pub async fn upload(&self, frames: &[String]) -> Result<usize, UploadError> {
+        let _request = Request::new(self);
         let mut inbound = self.inbound.lock().await;
         let Inbound { receiver, events, answers } = &mut *inbound;
         let now = self.mesh.clock().now();
@@ -228,7 +259,6 @@ impl Polled {
             }
             events.acked(sink.take().len());
         }
-        self.touch();
         Ok(useless)
     }
 
@@ -238,30 +268,71 @@ impl Polled {
         if frames_max == 0 {
             return Some(frames);
         }
+        let _request = Request::new(self);
         let drain = self.mesh.drain();
+        let until = Instant::now() + wait;
         // A second poll of one session waits for the first.
         let Ok(mut outbound) = timeout(wait.max(Duration::from_millis(50)), self.outbound.lock()).await else {
             return Some(frames);
         };
+        let _held = Held::new(&self.polls);
         let Outwards { sender, orders } = &mut *outbound;
-        let order = tokio::select! {
-            biased;
-            order = orders.recv() => order,
-            () = drain.cancelled() => None,
-            () = tokio::time::sleep(wait) => None,
-        };
-        self.touch();
-        match order {
-            Some(SessionMessage::Command { frame, reply }) => {
-                let body = Outbound::Command { id: &frame.id, body: &frame.body };
-                let sealed = sender.seal(&body, self.mesh.clock().now());
-                frames.push(String::from_utf8_lossy(&sealed).into_owned());
-                // From here on it may reach the agent, and the asker may have given up.
-                let _unheard = reply.send(Sent::Written);
-                Some(frames)
+        loop {
+            let order = tokio::select! {
+                biased;
+                order = orders.recv() => order,
+                () = drain.cancelled() => None,
+                () = tokio::time::sleep_until(until) => None,
+            };
+            match order {
+                Some(SessionMessage::Command { frame, reply }) => {
+                    if reply.send(Sent::Written).is_err() {
+                        // The agent was away for so long that this was given up; commands may wait for it.
+                        self.mesh.session_up(&self.handle.facts).await;
+                        continue;
+                    }
+                    // From here on it may reach the agent.
+                    let body = Outbound::Command { id: &frame.id, body: &frame.body };
+                    let sealed = sender.seal(&body, self.mesh.clock().now());
+                    frames.push(String::from_utf8_lossy(&sealed).into_owned());
+                    return Some(frames);
+                }
+                Some(SessionMessage::Close(_)) => return None,
+                None => return Some(frames),
             }
-            Some(SessionMessage::Close(_)) => None,
-            None => Some(frames),
         }
+    }
+}
+
+/// A request under way; one whose caller hangs up is dropped, and over.
+struct Request<'a>(&'a Polled);
+
+impl<'a> Request<'a> {
+    fn new(session: &'a Polled) -> Self {
+        session.requests.fetch_add(1, Ordering::AcqRel);
+        Self(session)
+    }
+}
+
+impl Drop for Request<'_> {
+    fn drop(&mut self) {
+        self.0.touch();
+        self.0.requests.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A poll that is held.
+struct Held<'a>(&'a AtomicBool);
+
+impl<'a> Held<'a> {
+    fn new(polls: &'a AtomicBool) -> Self {
+        polls.store(true, Ordering::Release);
+        Self(polls)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
