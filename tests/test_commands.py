@@ -413,6 +413,20 @@ def test_one_half_of_the_overrides_is_for_celery_only(sim, project, engine):
     assert agent.next_command()["payload"]["parameters"].get("priority") is None
 
 
+def test_a_retry_for_later_gives_its_task_an_eta(project, obedient):
+    command = project.issue(
+        "retry-task", agent_id=obedient.ack["agent_id"], engine="celery", task_id="t", eta="2027-03-01T12:00:00+01:00"
+    )
+    done = eventually(lambda: (c := project.command(command["id"])) and c["status"] == "succeeded" and c)
+    new = done["result"]["new_task_id"]
+    eventually(lambda: project.get(f"/tasks/celery/{new}", expect=None).status_code == 200, why="no task yet")
+    assert project.task(new)["eta"] == "2027-03-01T11:00:00.000000+00:00"
+    obedient.report(received(new))
+    row = project.task(new)
+    assert row["eta"] == "2027-03-01T11:00:00.000000+00:00" and row["args"] == [1]
+    assert [event["kind"] for event in project.events(new)] == ["task.received"]
+
+
 def test_an_engine_that_the_agent_lacks_ends_unsupported_without_dispatch(sim, project):
     """D16: minted and audited, failed at once, and no frame leaves."""
     agent = sim()

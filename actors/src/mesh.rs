@@ -122,6 +122,7 @@ impl Mesh {
                 clock: config.clock.clone(),
                 directory: directory.clone(),
                 changes: changes.clone(),
+                tasks: recorders.clone(),
                 terms: config.terms,
                 master: Arc::new(config.master),
             },

@@ -4,7 +4,8 @@
 //! on and decide again. Supervises the project's agents.
 //! **Invariants** a command is durable before any agent sees it; one outcome per command, for ever; every open
 //! command ends at most a second after its deadline; limits and idempotency follow from the ledger alone.
-//! **Talks to** its AgentActors (offers, deliveries), the store (appends, in a task of their own), its callers.
+//! **Talks to** its AgentActors (offers, deliveries), the store (appends, in a task of their own), recorders (tasks
+//! that a command scheduled), its callers.
 //! **On restart** `pre_start` folds the ledger from its head, writes projections that may be missing, and starts
 //! the agents that have open commands and sessions. A delivery without a result counts as "bytes may have left".
 
@@ -38,6 +39,7 @@ use crate::agent::{Avoid, Dispatched, NO_SESSIONS};
 use crate::changes::Changes;
 use crate::clock::Clock;
 use crate::directory::Directory;
+use crate::recorder::Recorders;
 
 /// How often a home reads on while what it knows may not be all there is.
 const CATCH_UP_EVERY: Duration = Duration::from_secs(5);
@@ -108,6 +110,8 @@ pub struct ProjectActor {
     pub store: Arc<dyn Store>,
     pub directory: Directory,
     pub changes: Changes,
+    /// For what a command says of a task.
+    pub(crate) recorders: Recorders,
     pub clock: Clock,
     pub keys: ProjectKeys,
     pub terms: Terms,

@@ -20,7 +20,7 @@ use crate::changes::Changes;
 use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::project::{ProjectActor, ProjectHandle, ProjectKeys};
-use crate::recorder::{Recorder, Wiring};
+use crate::recorder::{Recorder, Recorders, Wiring};
 
 /// Starts of one child within a minute before it has to wait.
 const STARTS_PER_MINUTE: usize = 10;
@@ -39,6 +39,7 @@ pub(crate) struct ProjectWiring {
     pub clock: Clock,
     pub directory: Directory,
     pub changes: Changes,
+    pub tasks: Recorders,
     pub terms: Terms,
     pub master: Arc<MasterSecret>,
 }
@@ -50,6 +51,7 @@ impl ProjectWiring {
             store: self.store.clone(),
             directory: self.directory.clone(),
             changes: self.changes.clone(),
+            recorders: self.tasks.clone(),
             clock: self.clock.clone(),
             keys: ProjectKeys {
                 ledger: LedgerKey::new(self.master.site_key(KeyUse::Ledger, project).as_bytes()),

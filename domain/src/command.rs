@@ -15,6 +15,7 @@
 //! secrets     what of a command is kept encrypted and shown scrubbed (D29)
 //! transition  the only table of status changes
 //! record      a command as stored and shown
+//! scheduled   what a retry at a later time says of the task it made (M38)
 //! ```
 
 pub mod action;
@@ -27,6 +28,7 @@ pub mod filter;
 pub mod overrides;
 pub mod record;
 pub mod request;
+pub mod scheduled;
 pub mod secrets;
 pub mod status;
 pub mod transition;
@@ -42,5 +44,6 @@ pub use filter::BulkFilter;
 pub use overrides::Overrides;
 pub use record::{Command, CommandView, Delivered, Progress, Sight};
 pub use request::{Asked, Request};
+pub use scheduled::scheduled;
 pub use status::Status;
 pub use transition::{CommandEvent, CommandState, Refused};

@@ -10,6 +10,7 @@ use cql::StoreError;
 use cql::ledger::{Appended, Projector, Receipt, commands, entries, head};
 use domain::command::Command;
 use domain::ledger::Returned;
+use domain::task::Sighting;
 use ractor::ActorRef;
 
 use super::decide::{Entries, Handout, Verdict};
@@ -186,8 +187,11 @@ impl ProjectActor {
             (Input::Lane { command, .. }, Verdict::HandedOut(None)) => {
                 self.tell_release(state, command);
             }
-            (Input::Answer { claim, .. }, Verdict::Answered { ended: true }) => state.forget(claim.command),
-            (Input::Answer { claim, .. }, Verdict::Answered { ended: false }) => {
+            (Input::Answer { claim, .. }, Verdict::Answered { ended: true, scheduled }) => {
+                state.forget(claim.command);
+                self.tell_scheduled(scheduled);
+            }
+            (Input::Answer { claim, .. }, Verdict::Answered { ended: false, .. }) => {
                 self.offer_later(myself, state, claim.command);
             }
             (Input::Answer { agent, claim, answer, permit, .. }, Verdict::NotOpen) => {
@@ -214,6 +218,14 @@ impl ProjectActor {
                 | Verdict::Ended(_),
             ) => {}
         }
+    }
+
+    /// The task of a retry for later is known by its eta before anybody reports it. Lost with the node: then it has
+    /// none, like any task that somebody else scheduled.
+    fn tell_scheduled(&self, scheduled: Option<Box<Sighting>>) {
+        let Some(sighting) = scheduled else { return };
+        let (recorders, project) = (self.recorders.clone(), self.project);
+        tokio::spawn(async move { recorders.schedule(project, *sighting).await });
     }
 
     /// A bulk command whose next chunk waits wants a lane again.

@@ -5,6 +5,7 @@ use domain::command::{Claim, Command};
 use domain::id::{CommandId, UserId};
 use domain::ledger::decide::{self, Heard};
 use domain::ledger::{Change, Issuance, Kind, Limited, Proposal, Refusal, Route, Sealed};
+use domain::task::Sighting;
 use domain::time::Timestamp;
 
 use super::ProjectActor;
@@ -35,6 +36,8 @@ pub(super) enum Verdict {
     /// The command that was answered, if it still was open, and whether it has ended now.
     Answered {
         ended: bool,
+        /// What it says of a task that is to run later.
+        scheduled: Option<Box<Sighting>>,
     },
     /// The answer is to a command that is not open: its row says more.
     NotOpen,
@@ -96,7 +99,10 @@ impl ProjectActor {
                 let heard = Heard { agent: *agent, claim: *claim, answer, chunk: chunk.as_ref(), ended: *ended };
                 let proposals = decide::result(&state.log.fold, heard, now, self.terms);
                 entries.record_all(state, proposals, now);
-                Verdict::Answered { ended: was_open && state.log.fold.open(command).is_none() }
+                let ended = was_open && state.log.fold.open(command).is_none();
+                let row = if ended { entries.row(command) } else { None };
+                let scheduled = row.as_ref().and_then(domain::command::scheduled).map(Box::new);
+                Verdict::Answered { ended, scheduled }
             }
             Input::Overdue(command) => {
                 let Some(open) = state.log.fold.open(*command) else { return Verdict::Ended(false) };

@@ -28,6 +28,8 @@ pub(crate) enum Work {
     Deletions { keys: Vec<TaskKey>, reply: oneshot::Sender<Deletions> },
     /// Started tasks whose worker is gone, if nothing was heard of them since they were looked at.
     Lost { tasks: Vec<(TaskKey, Timestamp)> },
+    /// A command of ours put a task on a queue for later.
+    Scheduled(Box<Sighting>),
 }
 
 /// What became of deletions, once it is durable.
@@ -80,5 +82,11 @@ impl Recorders {
     /// because nothing is acked.
     pub(crate) async fn send(&self, recorder: usize, batch: Batch) -> bool {
         self.0[recorder].send(batch).await.is_ok()
+    }
+
+    /// Hands over what a command of ours says of a task.
+    pub(crate) async fn schedule(&self, project: ProjectId, sighting: Sighting) -> bool {
+        let recorder = self.of(Shard::of_key(project, sighting.key));
+        self.send(recorder, Batch { project, work: Work::Scheduled(Box::new(sighting)) }).await
     }
 }

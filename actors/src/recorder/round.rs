@@ -105,6 +105,7 @@ impl<'a> Round<'a> {
                         self.lose((project, key), seen_at);
                     }
                 }
+                Work::Scheduled(sighting) => drop(self.unite((project, sighting.key), *sighting)),
             }
         }
         let projects: HashSet<ProjectId> = self.first.keys().chain(self.touched.keys()).map(|key| key.0).collect();
@@ -149,6 +150,7 @@ impl<'a> Round<'a> {
                 }),
                 Work::Deletions { keys, .. } => &mut keys.iter().copied(),
                 Work::Lost { tasks } => &mut tasks.iter().map(|(key, _)| *key),
+                Work::Scheduled(sighting) => &mut std::iter::once(sighting.key),
             };
             unknown.extend(keys.map(|key| (batch.project, key)).filter(|key| !self.memory.contains(key)));
         }

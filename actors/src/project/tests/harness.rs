@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::project::{Heard, ProjectActor, ProjectHandle, ProjectKeys};
+use crate::recorder::{Batch, Recorders};
 use crate::session::{CommandFrame, Sent, SessionFacts, SessionHandle, SessionMessage};
 
 pub(super) const PROJECT: ProjectId = ProjectId::from_bytes([7; 16]);
@@ -54,6 +55,9 @@ pub(super) struct Node {
     pub(super) directory: Directory,
     pub(super) clock: Clock,
     pub(super) project: ProjectHandle,
+    /// What recorders were told.
+    pub(super) recorded: mpsc::Receiver<Batch>,
+    recorders: Recorders,
     supervisor: ActorRef<()>,
 }
 
@@ -71,8 +75,9 @@ impl Node {
     pub(super) async fn on(store: Memory, clock: Clock) -> Self {
         let (supervisor, _) = Actor::spawn(None, Supervisor, ()).await.unwrap();
         let directory = Directory::default();
-        let project = start(&store, &directory, &clock, &supervisor).await;
-        Self { store, directory, clock, project, supervisor }
+        let (recorders, mut inboxes) = Recorders::channels(1);
+        let project = start(&store, &directory, &clock, &recorders, &supervisor).await;
+        Self { store, directory, clock, project, recorded: inboxes.remove(0), recorders, supervisor }
     }
 
     /// The project's home dies without a word, and another one takes over.
@@ -83,7 +88,7 @@ impl Node {
 
     /// Another home takes over.
     pub(super) async fn revive(&mut self) {
-        self.project = start(&self.store, &self.directory, &self.clock, &self.supervisor).await;
+        self.project = start(&self.store, &self.directory, &self.clock, &self.recorders, &self.supervisor).await;
     }
 
     /// Connects a worker process of an agent.
@@ -137,12 +142,19 @@ impl Node {
     }
 }
 
-async fn start(store: &Memory, directory: &Directory, clock: &Clock, supervisor: &ActorRef<()>) -> ProjectHandle {
+async fn start(
+    store: &Memory,
+    directory: &Directory,
+    clock: &Clock,
+    recorders: &Recorders,
+    supervisor: &ActorRef<()>,
+) -> ProjectHandle {
     for _ in 0..1000 {
         let actor = ProjectActor {
             project: PROJECT,
             store: Arc::new(store.clone()) as Arc<dyn Store>,
             changes: crate::changes::Changes::default(),
+            recorders: recorders.clone(),
             directory: directory.clone(),
             clock: clock.clone(),
             keys: keys(),

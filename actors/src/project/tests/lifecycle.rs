@@ -2,11 +2,14 @@ use std::time::Duration;
 
 use domain::command::record::Delivered;
 use domain::command::{Status, Verb};
+use domain::id::address::Layout;
 use domain::ledger::entry::DeleteBegun;
 use domain::ledger::{Json, Kind, Proposal, Refusal};
+use domain::task::{Priority, State, Task, TaskRow};
 
 use super::harness::*;
 use crate::project::{Heard, IssueError, NoteError};
+use crate::recorder::Work;
 
 #[tokio::test(start_paused = true)]
 async fn a_command_runs_to_its_outcome_in_two_appends() {
@@ -105,6 +108,47 @@ async fn a_result_after_the_end_is_kept_and_changes_nothing() {
     assert_eq!(ended.late_status, Some(Status::Succeeded));
     assert_eq!(ended.late_result.as_deref(), Some(r#"{"n":1}"#));
     assert_eq!(node.kinds().await[..4], ["issued", "dispatched", "outcome", "late"]);
+}
+
+/// What recorders are told of a retry that came to a status, as its task's row.
+async fn told_of(body: &str, answer: Heard, status: Status) -> Option<(String, TaskRow)> {
+    let mut node = Node::new().await;
+    let mut worker = node.connect(AGENT, "w1");
+    let issued = node.project.issue(draft(Verb::RetryTask, body)).await.unwrap();
+    let (frame, claim) = worker.next().await.unwrap().written();
+    worker.say(&frame, &claim, answer).await;
+    node.until(issued.id, status).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let Work::Scheduled(sighting) = node.recorded.try_recv().ok()?.work else { panic!("other work") };
+    let (engine, now) = (sighting.engine, node.clock.now());
+    let task = Task::first(engine, &sighting.task_id, vec![sighting.report], Layout::Day, 86_400, now).unwrap();
+    Some((sighting.task_id, task.row(PROJECT)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_for_later_tells_when_its_task_is_due() {
+    let later = r#"{"engine":"celery","task_id":"t","eta":"2027-03-01T12:00:00.5+01:00","priority":"high"}"#;
+    let (task_id, row) = told_of(later, success(r#"{"new_task_id":"n"}"#), Status::Succeeded).await.unwrap();
+    assert_eq!((task_id.as_str(), row.state, row.priority), ("n", State::Received, Priority::High));
+    assert_eq!(row.eta, Some("2027-03-01T11:00:00.500000+00:00".parse().unwrap()));
+    let (task_id, row) = told_of(
+        r#"{"engine":"celery","task_id":"t","eta_seconds":90}"#,
+        success(r#"{"task_id":"t"}"#),
+        Status::Succeeded,
+    )
+    .await
+    .unwrap();
+    let wait = row.eta.unwrap().since(row.received_at);
+    assert!(task_id == "t" && (89_000_000..=90_000_000).contains(&wait), "{task_id} in {wait} us");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_at_once_and_one_that_failed_tell_nothing() {
+    let now = r#"{"engine":"celery","task_id":"t"}"#;
+    assert_eq!(told_of(now, success(r#"{"new_task_id":"n"}"#), Status::Succeeded).await, None);
+    let later = r#"{"engine":"celery","task_id":"t","eta_seconds":90}"#;
+    assert_eq!(told_of(later, failure("no"), Status::Failed).await, None);
+    assert_eq!(told_of(later, success(r#"{"new_task_id":""}"#), Status::Succeeded).await, None);
 }
 
 #[tokio::test(start_paused = true)]
