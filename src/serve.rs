@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors::{Clock, Mesh, MeshConfig};
+use actors::{Clock, Mesh, MeshConfig, meters};
 use anyhow::Context as _;
+use cql::accounts::project;
 use domain::id::NodeId;
 use domain::id::address::Layout;
 use domain::ledger::Terms;
@@ -80,6 +81,9 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let mesh = mesh(&config, &ready).await?;
     let Ready { opened, master, clock: _, start: _ } = ready;
+    for project in project::list(opened.store.as_ref()).await? {
+        meters::name_project(project.id, &project.slug);
+    }
     let app = App::new(opened.clone(), config, master, mesh.clone());
     let router = edge::router(app).into_make_service_with_connect_info::<SocketAddr>();
     let tidy = tokio::spawn(tidy_metrics());

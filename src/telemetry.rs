@@ -5,6 +5,7 @@
 use std::io::IsTerminal as _;
 use std::sync::OnceLock;
 
+use actors::meters;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
@@ -14,6 +15,9 @@ static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
 
 /// Latencies from a tenth of a millisecond to a minute.
 const SECONDS: [f64; 12] = [0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 10.0, 60.0];
+
+/// Run times of tasks, from a hundredth of a second to an hour.
+const RUN_SECONDS: [f64; 12] = [0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0];
 
 /// Starts logging. A second call, as in tests, changes nothing.
 pub fn start(log: &LogConfig) {
@@ -32,12 +36,16 @@ pub fn start_metrics() {
     METRICS.get_or_init(|| {
         let builder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
-            .expect("the list of buckets is not empty");
+            .and_then(|builder| {
+                builder.set_buckets_for_metric(Matcher::Full(meters::TASK_DURATION.to_owned()), &RUN_SECONDS)
+            })
+            .expect("the lists of buckets are not empty");
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
         if metrics::set_global_recorder(recorder).is_err() {
             tracing::warn!("another metrics recorder is installed; /metrics stays empty");
         }
+        meters::describe();
         handle
     });
 }

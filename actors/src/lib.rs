@@ -16,6 +16,7 @@ pub mod clock;
 pub mod directory;
 mod lost;
 pub mod mesh;
+pub mod meters;
 pub mod presence;
 pub mod project;
 mod recorder;

@@ -21,7 +21,7 @@ use domain::id::address::Layout;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{Mutex, mpsc};
 
-pub(crate) use ack::{Ack, AckSink, Tally, Ticket};
+pub(crate) use ack::{Ack, AckSink, Acks, Tally, Ticket};
 use counters::Counters;
 pub(crate) use inbox::{Batch, Deletions, Item, Recorders, Seen, Work};
 use memory::Memory;
@@ -29,6 +29,7 @@ use round::Round;
 
 use crate::changes::Changes;
 use crate::clock::Clock;
+use crate::meters::RecorderMeters;
 
 /// Batches taken in one round: what waits longer rides in the next commit.
 const BATCHES_PER_ROUND: usize = 256;
@@ -57,6 +58,7 @@ pub(crate) struct State {
     wiring: Wiring,
     memory: Memory,
     counters: Counters,
+    meters: RecorderMeters,
     batches: Vec<Batch>,
 }
 
@@ -71,6 +73,7 @@ impl Actor for Recorder {
             wiring,
             memory: Memory::default(),
             counters: Counters::default(),
+            meters: RecorderMeters::default(),
             batches: Vec::with_capacity(BATCHES_PER_ROUND),
         })
     }
@@ -82,7 +85,9 @@ impl Actor for Recorder {
             myself.stop(Some("every sender is gone".to_owned()));
             return Ok(());
         }
-        Round::new(&state.wiring, &mut state.memory, &mut state.counters).run(state.batches.drain(..).collect()).await;
+        Round::new(&state.wiring, &mut state.memory, &mut state.counters, &mut state.meters)
+            .run(state.batches.drain(..).collect())
+            .await;
         state.memory.evict(state.wiring.clock.now());
         myself.cast(Next(()))?;
         Ok(())

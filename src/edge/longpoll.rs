@@ -88,6 +88,7 @@ impl Caller {
 
     async fn open(&self, app: &App) -> ApiResult<std::sync::Arc<Polled>> {
         let AgentCredential { agent, project, .. } = self.credential;
+        actors::meters::name_project(project, &self.credential.project_slug);
         let now = app.clock.now();
         let secret = app.master.project_secret(project);
         let key = SessionKey::new(secret.as_bytes(), agent, project, &self.nonce);

@@ -1,9 +1,15 @@
-//! Prometheus metrics in text form.
+//! Prometheus metrics in text form: what was counted, and how things stand at the time of the scrape.
 
+use actors::presence::OnlineState;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::response::IntoResponse;
+use cql::StoreError;
+use cql::accounts::project;
+use domain::engine::Engine;
+use metrics::{counter, gauge};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use secrecy::ExposeSecret;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -13,6 +19,10 @@ use super::auth::bearer;
 use super::error::{ApiError, ApiResult};
 use super::route::Route;
 use crate::telemetry;
+
+/// Queues whose depth is told.
+const QUEUES_MAX: usize = 1_000;
+const EXPORTS: &str = "thalamus_exports_total";
 
 pub const ROUTES: &[Route] = &[Route::get("/metrics").own()];
 
@@ -36,5 +46,63 @@ async fn metrics(State(app): State<App>, parts: Parts) -> ApiResult<impl IntoRes
     if !admitted {
         return Err(ApiError::Unauthenticated { message: "the metrics token is missing or wrong", reason: None });
     }
-    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], telemetry::render_metrics()))
+    let text = telemetry::render_metrics() + &Standing::of(&app).await?.render();
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text))
+}
+
+/// An export has come to its end.
+pub(super) fn exported(format: &'static str, outcome: &'static str) {
+    counter!(EXPORTS, "format" => format, "outcome" => outcome).increment(1);
+}
+
+/// How things stand now, over all projects. Computed anew for each scrape, so nothing that is gone stays.
+#[derive(Default)]
+struct Standing {
+    agents_online: usize,
+    workers_online: usize,
+    sockets: usize,
+    queues: Vec<QueueDepth>,
+}
+
+struct QueueDepth {
+    project: String,
+    queue: String,
+    engine: Engine,
+    depth: u64,
+}
+
+impl Standing {
+    async fn of(app: &App) -> Result<Self, StoreError> {
+        let presence = app.mesh.presence();
+        let mut standing = Self { sockets: app.mesh.directory().session_count(), ..Self::default() };
+        for project in project::list(app.store.as_ref()).await?.into_iter().filter(|project| project.is_active) {
+            let agents = presence.agents(project.id).await?;
+            standing.agents_online += agents.values().filter(|agent| agent.state == OnlineState::Online).count();
+            let workers = presence.workers(project.id).await?;
+            standing.workers_online += workers.iter().filter(|worker| worker.state == OnlineState::Online).count();
+            let queues = presence.queues(project.id).await?.into_iter().map(|queue| queue.row);
+            let measured = queues.filter_map(|row| {
+                let depth = row.depth?;
+                Some(QueueDepth { project: project.slug.clone(), queue: row.name, engine: row.engine, depth })
+            });
+            let room = QUEUES_MAX - standing.queues.len();
+            standing.queues.extend(measured.take(room));
+        }
+        Ok(standing)
+    }
+
+    /// In a recorder of its own, which also knows how labels are escaped.
+    fn render(&self) -> String {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            gauge!("z4j_agents_online").set(self.agents_online as f64);
+            gauge!("z4j_workers_online").set(self.workers_online as f64);
+            gauge!("z4j_ws_connections").set(self.sockets as f64);
+            for QueueDepth { project, queue, engine, depth } in &self.queues {
+                let labels = [("project", project.clone()), ("queue", queue.clone()), ("engine", engine.to_string())];
+                gauge!("z4j_queue_depth", &labels).set(*depth as f64);
+            }
+        });
+        recorder.handle().render()
+    }
 }

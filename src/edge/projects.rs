@@ -169,6 +169,7 @@ async fn create(
     let members = json!({ "id": project.id, "name": project.name });
     let note = audit::project_changed(ProjectChange::Created, &project.slug, &members);
     audit::note(&app, audit::SYSTEM, Doer::from(&caller), note).await;
+    actors::meters::name_project(project.id, &project.slug);
     Ok((StatusCode::CREATED, Json(ProjectView::from(&project))))
 }
 

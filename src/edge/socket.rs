@@ -114,6 +114,7 @@ async fn greet(app: &App, credential: AgentCredential, socket: &mut AgentSocket)
         said_hello: true,
         connected_at: now,
     });
+    actors::meters::name_project(credential.project, &credential.project_slug);
     tracing::info!(
         agent.id = %credential.agent, session.id = %session, project = credential.project_slug,
         worker = hello.worker_id.as_deref(), "agent connected"

@@ -12,6 +12,7 @@ use domain::command::Command;
 use domain::ledger::Returned;
 use domain::task::Sighting;
 use ractor::ActorRef;
+use tokio::time::Instant;
 
 use super::decide::{Entries, Handout, Verdict};
 use super::handle::IssueError;
@@ -20,6 +21,7 @@ use super::state::{Appending, Input, Issuing, State};
 use super::{ProjectActor, ProjectMessage, Uncertain, load};
 use crate::agent::{Dispatched, Parts};
 use crate::changes::Topic;
+use crate::meters;
 
 /// One input brings at most two entries.
 const INPUT_ENTRIES_MAX: usize = 2;
@@ -61,7 +63,11 @@ impl ProjectActor {
                     }
                     entries::append(&*store, project, &batch.sealed, follow).await
                 };
+                let started = Instant::now();
                 let outcome = append.await;
+                if matches!(outcome, Ok(Appended::Done(_))) {
+                    meters::appended(project, &batch.changes, started.elapsed());
+                }
                 // A project that is gone reads from the ledger what became of this.
                 let done = AppendDone { decided, outcome, projector, head_seq };
                 let _ = myself.cast(ProjectMessage::Appended(Box::new(done)));

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// A frame whose events are durable, or never will be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,21 +66,29 @@ impl Tally {
 /// Acks on their way to a session. Bounded by the frames that the session has under way.
 #[derive(Debug, Default)]
 pub(crate) struct AckSink {
-    waiting: Mutex<Vec<Ack>>,
+    waiting: Mutex<Acks>,
     wake: Notify,
 }
 
+/// Acks that wait, and when the oldest of their frames was taken from the wire.
+#[derive(Debug, Default)]
+pub(crate) struct Acks {
+    pub list: Vec<Ack>,
+    pub since: Option<Instant>,
+}
+
 impl AckSink {
-    /// Hands over acks and wakes the session.
-    pub(crate) fn push(&self, acks: Vec<Ack>) {
+    /// Hands over acks of frames taken since then, and wakes the session.
+    pub(crate) fn push(&self, acks: Vec<Ack>, since: Instant) {
         if acks.is_empty() {
             return;
         }
         let mut waiting = self.lock();
-        if waiting.is_empty() {
-            *waiting = acks;
+        waiting.since = Some(waiting.since.map_or(since, |oldest| oldest.min(since)));
+        if waiting.list.is_empty() {
+            waiting.list = acks;
         } else {
-            waiting.extend(acks);
+            waiting.list.extend(acks);
         }
         drop(waiting);
         self.wake.notify_one();
@@ -90,11 +99,11 @@ impl AckSink {
         self.wake.notified().await;
     }
 
-    pub(crate) fn take(&self) -> Vec<Ack> {
+    pub(crate) fn take(&self) -> Acks {
         std::mem::take(&mut *self.lock())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Ack>> {
+    fn lock(&self) -> MutexGuard<'_, Acks> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

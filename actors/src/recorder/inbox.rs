@@ -7,6 +7,7 @@ use domain::id::address::{Shard, TaskKey};
 use domain::task::Sighting;
 use domain::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::ack::{AckSink, Ticket};
 
@@ -23,7 +24,12 @@ pub(crate) struct Batch {
 #[derive(Debug)]
 pub(crate) enum Work {
     /// What one session heard.
-    Events { sink: Arc<AckSink>, items: Vec<Item> },
+    Events {
+        sink: Arc<AckSink>,
+        /// When the first of them was taken from the wire.
+        since: Instant,
+        items: Vec<Item>,
+    },
     /// An operator deletes tasks.
     Deletions { keys: Vec<TaskKey>, reply: oneshot::Sender<Deletions> },
     /// Started tasks whose worker is gone, if nothing was heard of them since they were looked at.

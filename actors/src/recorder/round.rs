@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cql::dead_letter;
 use cql::tasks::{self, Found};
 use cql::{Commit, Committed, StoreError, Write};
+use domain::engine::Engine;
 use domain::id::address::{TaskId, TaskKey};
 use domain::id::{EventId, ProjectId};
 use domain::stats::{self, Contribution};
@@ -14,8 +15,10 @@ use domain::time::Timestamp;
 use futures_util::StreamExt;
 use futures_util::stream;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::changes::Topic;
+use crate::meters::{self, RecorderMeters};
 
 use super::counters::Counters;
 use super::memory::{Key, Memory};
@@ -28,6 +31,7 @@ pub(super) struct Round<'a> {
     wiring: &'a Wiring,
     memory: &'a mut Memory,
     counters: &'a mut Counters,
+    meters: &'a mut RecorderMeters,
     now: Timestamp,
     /// Tasks that no commit holds yet, with what was heard of them.
     first: HashMap<Key, FirstSight>,
@@ -43,7 +47,7 @@ pub(super) struct Round<'a> {
 }
 
 struct FirstSight {
-    engine: domain::engine::Engine,
+    engine: Engine,
     task_id: String,
     reports: Vec<Report>,
 }
@@ -60,23 +64,35 @@ struct Claims {
 struct Taken {
     ticket: super::Ticket,
     key: Option<Key>,
+    /// What is counted when it is durable and was new.
+    counted: Option<(Engine, Kind)>,
     accepted: bool,
 }
 
 /// Who is waiting for the round to be durable.
 enum Waiting {
-    Session(Arc<AckSink>, Vec<Taken>),
+    Session {
+        sink: Arc<AckSink>,
+        since: Instant,
+        taken: Vec<Taken>,
+    },
     /// Each task spoken of, and whether this round hides it.
     Deleter(oneshot::Sender<Deletions>, Vec<(Key, bool)>),
 }
 
 impl<'a> Round<'a> {
-    pub(super) fn new(wiring: &'a Wiring, memory: &'a mut Memory, counters: &'a mut Counters) -> Self {
+    pub(super) fn new(
+        wiring: &'a Wiring,
+        memory: &'a mut Memory,
+        counters: &'a mut Counters,
+        meters: &'a mut RecorderMeters,
+    ) -> Self {
         let now = wiring.clock.now();
         Self {
             wiring,
             memory,
             counters,
+            meters,
             now,
             first: HashMap::new(),
             touched: HashMap::new(),
@@ -92,9 +108,9 @@ impl<'a> Round<'a> {
         let mut waiting = Vec::with_capacity(batches.len());
         for Batch { project, work } in batches {
             match work {
-                Work::Events { sink, items } => {
+                Work::Events { sink, since, items } => {
                     let taken = items.into_iter().map(|item| self.take(project, item)).collect();
-                    waiting.push(Waiting::Session(sink, taken));
+                    waiting.push(Waiting::Session { sink, since, taken });
                 }
                 Work::Deletions { keys, reply } => {
                     let delete = |key| ((project, key), self.delete((project, key)));
@@ -115,16 +131,25 @@ impl<'a> Round<'a> {
         }
         for waiting in waiting {
             match waiting {
-                Waiting::Session(sink, taken) => sink.push(self.acks(taken, aside_kept)),
+                Waiting::Session { sink, since, taken } => sink.push(self.acks(taken, aside_kept), since),
                 // Whoever asked may have gone; the tasks are deleted all the same.
                 Waiting::Deleter(reply, keys) => drop(reply.send(self.deletions(&keys))),
             }
         }
     }
 
-    fn acks(&self, taken: Vec<Taken>, aside_kept: bool) -> Vec<Ack> {
-        let durable = |event: &Taken| event.key.as_ref().map_or(aside_kept, |key| !self.failed.contains(key));
-        taken.into_iter().filter(durable).filter_map(|event| event.ticket.settle(event.accepted)).collect()
+    fn acks(&mut self, taken: Vec<Taken>, aside_kept: bool) -> Vec<Ack> {
+        let mut acks = Vec::new();
+        for Taken { ticket, key, counted, accepted } in taken {
+            if !key.as_ref().map_or(aside_kept, |key| !self.failed.contains(key)) {
+                continue;
+            }
+            if let (true, Some((project, _)), Some((engine, kind))) = (accepted, key, counted) {
+                self.meters.event(project, engine, kind);
+            }
+            acks.extend(ticket.settle(accepted));
+        }
+        acks
     }
 
     fn deletions(&self, keys: &[(Key, bool)]) -> Deletions {
@@ -176,12 +201,13 @@ impl<'a> Round<'a> {
         match item.seen {
             Seen::Report(sighting) => {
                 let key = (project, sighting.key);
+                let counted = Some((sighting.engine, sighting.report.kind()));
                 let accepted = !self.failed.contains(&key) && self.unite(key, *sighting);
-                Taken { ticket, key: Some(key), accepted }
+                Taken { ticket, key: Some(key), counted, accepted }
             }
             Seen::Unstorable { event, reason } => {
                 self.aside.push(dead_letter::put(project, &event, &reason, self.now));
-                Taken { ticket, key: None, accepted: false }
+                Taken { ticket, key: None, counted: None, accepted: false }
             }
         }
     }
@@ -266,7 +292,9 @@ impl<'a> Round<'a> {
         if !writes.is_empty() {
             commits.push(Commit::unguarded(writes));
         }
+        let started = Instant::now();
         let mut outcomes = self.wiring.store.commit(commits).await;
+        meters::committed(started.elapsed());
         let written = match outcomes.split_off(keys.len().min(outcomes.len())).pop() {
             Some(Ok(Committed::Done)) | None => true,
             Some(Ok(Committed::Lost(_) | Committed::Unknown)) => false,
@@ -280,6 +308,11 @@ impl<'a> Round<'a> {
             for (key, _) in self.touched.drain() {
                 self.memory.forget(&key);
                 self.failed.insert(key);
+            }
+        }
+        for (key, before) in &self.touched {
+            if let Some(task) = self.memory.get(key) {
+                self.meters.task(key.0, before.as_ref().map(Contribution::header), task);
             }
         }
         for ((key, task), outcome) in keys.into_iter().zip(fresh).zip(outcomes) {
@@ -335,7 +368,10 @@ impl<'a> Round<'a> {
             Err(error) => Err(error),
         };
         match settled {
-            Ok(Some(task)) => self.memory.insert(key, task, self.now),
+            Ok(Some(task)) => {
+                self.meters.task(key.0, None, &task);
+                self.memory.insert(key, task, self.now);
+            }
             Ok(None) => {
                 self.counters.forget();
                 self.failed.insert(key);

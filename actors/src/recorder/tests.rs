@@ -16,6 +16,7 @@ use domain::time::Timestamp;
 use proptest::prelude::*;
 use ractor::{Actor, ActorRef};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::*;
 
@@ -56,7 +57,8 @@ impl Home {
                 seen: Seen::Report(Box::new(event.sighting())),
             })
             .collect();
-        let batch = Batch { project: PROJECT, work: Work::Events { sink: self.sink.clone(), items } };
+        let batch =
+            Batch { project: PROJECT, work: Work::Events { sink: self.sink.clone(), since: Instant::now(), items } };
         assert!(self.recorders.send(self.recorders.of(Shard::of_key(PROJECT, events[0].key())), batch).await);
     }
 
@@ -64,9 +66,9 @@ impl Home {
     async fn acks(&self) -> Vec<Ack> {
         let mut all = Vec::new();
         while tokio::time::timeout(Duration::from_secs(2), self.sink.ready()).await.is_ok() {
-            all.extend(self.sink.take());
+            all.extend(self.sink.take().list);
         }
-        all.extend(self.sink.take());
+        all.extend(self.sink.take().list);
         all
     }
 }
@@ -177,7 +179,12 @@ async fn an_event_that_is_no_report_is_kept_aside_and_acked() {
     let home = Home::start(store.clone(), 0, &Clock::starting_at(NOW)).await;
     let seen = Seen::Unstorable { event: "worker.online".into(), reason: "not a task event".into() };
     let items = vec![Item { ticket: Ticket::Whole("frame".into()), seen }];
-    home.recorders.send(0, Batch { project: PROJECT, work: Work::Events { sink: home.sink.clone(), items } }).await;
+    home.recorders
+        .send(
+            0,
+            Batch { project: PROJECT, work: Work::Events { sink: home.sink.clone(), since: Instant::now(), items } },
+        )
+        .await;
     assert_eq!(home.acks().await, [Ack { id: "frame".into(), received: 1, accepted: 0 }]);
     let day = (NOW.micros() / 86_400_000_000) as u32;
     let partition = [PROJECT.bytes().as_slice(), &day.to_be_bytes()].concat();

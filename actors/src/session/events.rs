@@ -10,6 +10,7 @@ use domain::id::address::{Shard, TaskKey};
 use domain::task::{EventFields, Kind, Reporter, Sighting};
 use domain::time::Timestamp;
 use domain::wire::{EventBatch, EventItem};
+use tokio::time::Instant;
 
 use super::SessionFacts;
 use crate::presence::{EventTally, Presence};
@@ -36,6 +37,8 @@ pub(super) struct Events {
     sink: Arc<AckSink>,
     /// What was heard since the last hand-over, by recorder.
     gathered: Vec<Vec<Item>>,
+    /// When the first of what was gathered was taken from the wire.
+    since: Option<Instant>,
     under_way: u32,
     tally: EventTally,
     /// Workers and queues that events named, and when presence was told last.
@@ -59,6 +62,7 @@ impl Events {
             recorders,
             presence,
             sink: Arc::new(AckSink::default()),
+            since: None,
             under_way: 0,
             tally: EventTally::default(),
             told: HashMap::new(),
@@ -90,9 +94,10 @@ impl Events {
             return;
         }
         self.under_way += 1;
+        let since = *self.since.get_or_insert_with(Instant::now);
         let received = u32::try_from(batch.received()).unwrap_or(u32::MAX);
         if batch.events.is_empty() {
-            self.sink.push(vec![Ack { id: batch.id.as_ref().into(), received, accepted: 0 }]);
+            self.sink.push(vec![Ack { id: batch.id.as_ref().into(), received, accepted: 0 }], since);
             return;
         }
         if let ([event], 0) = (&batch.events[..], batch.malformed) {
@@ -173,12 +178,13 @@ impl Events {
 
     /// Hands what was gathered to the recorders. Waits while they are behind; the socket waits with it.
     pub(super) async fn hand_over(&mut self) {
+        let since = self.since.take().unwrap_or_else(Instant::now);
         for recorder in 0..self.gathered.len() {
             if self.gathered[recorder].is_empty() {
                 continue;
             }
             let items = std::mem::take(&mut self.gathered[recorder]);
-            let work = Work::Events { sink: self.sink.clone(), items };
+            let work = Work::Events { sink: self.sink.clone(), since, items };
             self.recorders.send(recorder, Batch { project: self.project, work }).await;
         }
         // A worker without -E is to be told soon; once a worker is named, heartbeats are often enough.

@@ -20,6 +20,7 @@ use super::events::Events;
 use super::handle::{Sent, SessionFacts, SessionHandle, SessionMessage};
 use crate::directory::Arrival;
 use crate::mesh::Mesh;
+use crate::meters;
 use crate::presence::Noticed;
 
 /// Sessions per agent; a new one takes the place of the one that was quiet longest.
@@ -257,7 +258,11 @@ impl Polled {
             if timeout_at(until, sink.ready()).await.is_err() {
                 return Err(UploadError::NotDurable);
             }
-            events.acked(sink.take().len());
+            let acks = sink.take();
+            events.acked(acks.list.len());
+            if let Some(since) = acks.since {
+                meters::acked(since.elapsed());
+            }
         }
         Ok(useless)
     }

@@ -15,7 +15,9 @@ use super::events::Events;
 use super::handle::{Sent, SessionFacts, SessionHandle, SessionMessage};
 use crate::directory::Arrival;
 use crate::mesh::Mesh;
+use crate::meters;
 use crate::presence::Noticed;
+use crate::recorder::Acks;
 
 /// A session from which nothing came for this long is closed with 4408.
 const SILENCE: Duration = Duration::from_secs(90);
@@ -210,7 +212,7 @@ impl Session {
     where
         S: Stream<Item = Bytes> + Sink<Bytes, Error = E> + Unpin + Send,
     {
-        let acks = self.events.sink().take();
+        let Acks { list: acks, since } = self.events.sink().take();
         if acks.is_empty() {
             return Ok(());
         }
@@ -230,7 +232,10 @@ impl Session {
             socket.flush().await
         };
         match timeout(WRITE_PATIENCE, writing).await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => {
+                meters::acked(since.map_or(Duration::ZERO, |since| since.elapsed()));
+                Ok(())
+            }
             Ok(Err(_)) | Err(_) => Err(CloseCode::Normal),
         }
     }

@@ -73,6 +73,11 @@ impl Header {
         })
     }
 
+    /// First 8 bytes of the SHA-256 of the task's name, 0 = none but placeholders.
+    pub const fn name_hash(&self) -> u64 {
+        self.name
+    }
+
     /// First 8 bytes of the SHA-256 of the worker's name, 0 = none.
     pub const fn worker_hash(&self) -> u64 {
         self.worker

@@ -23,6 +23,7 @@ use super::sheet;
 use crate::edge::app::App;
 use crate::edge::auth::ProjectScope;
 use crate::edge::error::{ApiError, ApiResult};
+use crate::edge::metrics::exported;
 
 /// Pieces that may wait for the client.
 const AHEAD: usize = 2;
@@ -60,9 +61,9 @@ pub(super) async fn respond(app: &App, scope: &ProjectScope, query: ListQuery) -
     };
     let tabular = |chosen: Option<Vec<Column>>| chosen.unwrap_or_else(|| DEFAULT.to_vec());
     match query.format {
-        Format::Csv => drop(tokio::spawn(run(export, CsvPages::new(tabular(chosen)), out))),
-        Format::Json | Format::Ndjson => drop(tokio::spawn(run(export, LinePages(chosen), out))),
-        Format::Xlsx => drop(tokio::spawn(sheet::run(export, tabular(chosen), out))),
+        Format::Csv => watched(extension, run(export, CsvPages::new(tabular(chosen)), out)),
+        Format::Json | Format::Ndjson => watched(extension, run(export, LinePages(chosen), out)),
+        Format::Xlsx => watched(extension, sheet::run(export, tabular(chosen), out)),
     }
     let first = match tokio::time::timeout(PATIENCE, pieces.recv()).await {
         Ok(Some(Err(error))) => return Err(refusal(error)),
@@ -79,6 +80,30 @@ pub(super) async fn respond(app: &App, scope: &ProjectScope, query: ListQuery) -
         headers.insert(CONTENT_DISPOSITION, name);
     }
     Ok(response)
+}
+
+/// How an export ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Finished,
+    /// The client went away.
+    Abandoned,
+    Failed,
+}
+
+impl Outcome {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::Abandoned => "abandoned",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Lets an export run, and counts how it ended.
+fn watched(format: &'static str, export: impl Future<Output = Outcome> + Send + 'static) {
+    tokio::spawn(async move { exported(format, export.await.as_str()) });
 }
 
 fn refusal(error: ExportError) -> ApiError {
@@ -98,24 +123,24 @@ trait Pages {
     fn page(&mut self, rows: &[TaskRow]) -> Piece;
 }
 
-async fn run(mut export: Export, mut pages: impl Pages + Send, out: mpsc::Sender<Piece>) {
+async fn run(mut export: Export, mut pages: impl Pages + Send, out: mpsc::Sender<Piece>) -> Outcome {
     // The first page stands behind the head in one piece; whether there is a head is told by its length.
     let mut piece = pages.head();
     loop {
         let is_last = piece.is_err();
         let is_empty = piece.as_ref().is_ok_and(Bytes::is_empty);
         if !is_empty && out.send(piece).await.is_err() {
-            return;
+            return Outcome::Abandoned;
         }
         if is_last {
-            return;
+            return Outcome::Failed;
         }
         let page = tokio::select! {
             page = export.next_page() => page,
-            () = out.closed() => return,
+            () = out.closed() => return Outcome::Abandoned,
         };
         piece = match page {
-            Ok(None) => return,
+            Ok(None) => return Outcome::Finished,
             Ok(Some(rows)) => pages.page(&rows),
             Err(error) => Err(error.into()),
         };

@@ -13,7 +13,7 @@ use rust_xlsxwriter::{Format, Workbook, Worksheet, XlsxError};
 use tokio::sync::mpsc;
 
 use super::column::{Cell, Column};
-use super::export::{ExportError, Piece, text};
+use super::export::{ExportError, Outcome, Piece, text};
 
 /// Rows of a sheet below its header.
 const SHEET_ROWS: u32 = 1_048_575;
@@ -32,14 +32,14 @@ enum Rows {
 }
 
 /// Walks, writes the file beside it, and streams it.
-pub(super) async fn run(mut export: Export, columns: Vec<Column>, out: mpsc::Sender<Piece>) {
+pub(super) async fn run(mut export: Export, columns: Vec<Column>, out: mpsc::Sender<Piece>) -> Outcome {
     let (pages, rows) = mpsc::channel(AHEAD);
     let sender = out.clone();
     let writer = tokio::task::spawn_blocking(move || write_and_send(&columns, rows, &sender));
     loop {
         let page = tokio::select! {
             page = export.next_page() => page,
-            () = out.closed() => return,
+            () = out.closed() => return Outcome::Abandoned,
         };
         let rows = match page {
             Ok(Some(rows)) => Rows::Page(rows),
@@ -48,7 +48,7 @@ pub(super) async fn run(mut export: Export, columns: Vec<Column>, out: mpsc::Sen
                 tracing::warn!(error = &error as &dyn std::error::Error, "export cut off");
                 // A client that is gone needs no reason.
                 drop(out.send(Err(error.into())).await);
-                return;
+                return Outcome::Failed;
             }
         };
         let is_last = matches!(rows, Rows::End);
@@ -60,7 +60,9 @@ pub(super) async fn run(mut export: Export, columns: Vec<Column>, out: mpsc::Sen
     if let Err(error) = written {
         tracing::warn!(error = &error as &dyn std::error::Error, "export cut off");
         drop(out.send(Err(error)).await);
+        return Outcome::Failed;
     }
+    if out.is_closed() { Outcome::Abandoned } else { Outcome::Finished }
 }
 
 fn write_and_send(
