@@ -1,5 +1,7 @@
 //! Commands against agents that answer at once: how many a second, and how long from the request to the outcome.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -8,6 +10,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::agent::{Progress, Totals};
+use crate::beside::WithSwarm;
 use crate::events::Clues;
 use crate::histogram::Histogram;
 use crate::pace::Pace;
@@ -35,6 +39,8 @@ pub(crate) struct Commands {
     /// Milliseconds between two looks at a command; 0 looks again at once.
     #[arg(long, default_value_t = 0)]
     poll_ms: u64,
+    #[command(flatten)]
+    with: WithSwarm,
 }
 
 #[derive(Default)]
@@ -50,12 +56,13 @@ pub(crate) async fn run(commands: &Commands) -> Result<String> {
     let credentials = target.mint(&mut rest, commands.agents).await?;
     let ids: Vec<String> = credentials.iter().map(|agent| agent.agent_id.clone()).collect();
     let mut answering = JoinSet::new();
-    for agent in swarm::connect(target, &credentials).await? {
-        answering.spawn(agent.run(Pace::new(Instant::now(), None, None, Some(0.0), 1)));
+    let stop = Arc::default();
+    for agent in swarm::connect(target, &credentials, &Progress::default()).await? {
+        answering.spawn(agent.run(Pace::new(Instant::now(), None, None, Some(0.0), 1).until(&stop)));
     }
+    let beside = commands.with.start(target, &mut rest).await?;
 
-    let usage = || target.server_pid.map(Usage::of).transpose();
-    let server = usage()?;
+    let (server, own) = (target.usage()?, Usage::of(std::process::id())?);
     let started = Instant::now();
     let mut clients = JoinSet::new();
     for client in 0..commands.concurrency {
@@ -76,19 +83,27 @@ pub(crate) async fn run(commands: &Commands) -> Result<String> {
     if let Some(ended) = answering.try_join_next() {
         ended??;
     }
+    let (server_after, own_after) = (target.usage()?, Usage::of(std::process::id())?);
 
     let mut report = Report::new("commands");
     report.figure("agents", ids.len() as f64);
     report.figure("concurrency", commands.concurrency.into());
     report.figure("commands per second", commands.count as f64 / elapsed.as_secs_f64());
     report.figure("succeeded", measured.succeeded as f64);
-    if let (Some(before), Some(after)) = (server, usage()?) {
+    if let (Some(before), Some(after)) = (server, server_after) {
         report.cpu("server", before, after, elapsed, commands.count);
     }
+    report.cpu("generator", own, own_after, elapsed, commands.count);
     report.latency("POST answered", &measured.post);
     report.latency("POST to outcome seen", &measured.outcome);
+    if let Some(beside) = beside {
+        beside.finish(&mut rest, &mut report).await?;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let answered = Totals::of(&swarm::all(answering).await?).commands;
     ensure!(measured.succeeded == commands.count, "{} commands did not succeed", commands.count - measured.succeeded);
-    report.finish(target)
+    ensure!(answered == commands.count, "agents were sent {answered} commands instead of {}", commands.count);
+    report.finish(&target.output)
 }
 
 async fn issue(mut rest: Rest, agent: String, count: u64, poll_ms: u64) -> Result<Measured> {
@@ -109,11 +124,13 @@ async fn issue(mut rest: Rest, agent: String, count: u64, poll_ms: u64) -> Resul
             command = rest.get(&path).await?;
         }
         measured.outcome.record(started.elapsed());
-        measured.succeeded += u64::from(command["status"] == "succeeded");
+        measured.succeeded += u64::from(command["status"] == "succeeded" || command["status"] == "completed");
     }
     Ok(measured)
 }
 
+/// Also in the words of the reference brain.
 fn is_over(command: &Value) -> bool {
-    matches!(command["status"].as_str(), Some("succeeded" | "failed" | "timed_out"))
+    let status = command["status"].as_str();
+    matches!(status, Some("succeeded" | "failed" | "timed_out" | "completed" | "timeout" | "cancelled"))
 }

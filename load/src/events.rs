@@ -67,6 +67,14 @@ enum Step {
     Retried = 4,
 }
 
+/// Of so many tasks one is in the rare queue.
+const RARE: u64 = 1000;
+
+/// The queue of an agent's `number`th task.
+pub(crate) fn queue_of(number: u64) -> &'static str {
+    if number % RARE == RARE / 2 { RARE_QUEUE } else { QUEUE }
+}
+
 /// Where the ids of one agent's events begin.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clues {
@@ -114,6 +122,13 @@ impl Clues {
         format!("celery@worker-{}", self.agent)
     }
 
+    /// The id of the agent's `number`th event.
+    pub(crate) fn event_id(self, number: u64) -> String {
+        let mut text = String::new();
+        self.write(1, number, &mut text);
+        text
+    }
+
     /// The engine's id of the agent's `number`th task.
     pub(crate) fn task_id(self, number: u64) -> String {
         let mut text = String::new();
@@ -130,7 +145,8 @@ struct Task {
 /// One agent's endless series of events.
 pub(crate) struct Events {
     clues: Clues,
-    templates: [Template; 5],
+    /// By step; the last one is a receipt in the rare queue.
+    templates: [Template; 6],
     under_way: VecDeque<Task>,
     tasks: u64,
     events: u64,
@@ -157,6 +173,7 @@ impl Events {
                 broker("task.succeeded", SUCCEEDED)?,
                 broker("task.failed", FAILED)?,
                 broker("task.retried", RETRIED)?,
+                Template::new(&item("task.received", &RECEIVED.replacen(QUEUE_MEMBER, RARE_QUEUE_MEMBER, 1)))?,
             ],
             under_way: VecDeque::with_capacity(UNDER_WAY),
             tasks: 0,
@@ -211,7 +228,11 @@ impl Events {
         write!(self.number, "{}", 5 + task.number % 900).expect("a string takes any text");
         let filling =
             Filling { event_id: &self.event_id, task_id: &self.task_id, occurred_at: &self.at, number: &self.number };
-        self.templates[steps[task.done] as usize].fill(&filling, wire, canonical);
+        let template = match steps[task.done] {
+            Step::Received if queue_of(task.number) == RARE_QUEUE => self.templates.len() - 1,
+            step => step as usize,
+        };
+        self.templates[template].fill(&filling, wire, canonical);
         self.events += 1;
         task.done += 1;
         if task.done < steps.len() {
@@ -223,6 +244,10 @@ impl Events {
 /// The name every task has, for checks.
 pub(crate) const TASK_NAME: &str = "billing.invoices.render_and_send";
 pub(crate) const QUEUE: &str = "billing";
+/// Where one task of [`RARE`] goes: a list of it has to find few among many.
+pub(crate) const RARE_QUEUE: &str = "reports";
+const QUEUE_MEMBER: &str = r#""queue":"billing""#;
+const RARE_QUEUE_MEMBER: &str = r#""queue":"reports""#;
 
 fn item(kind: &str, data: &str) -> String {
     format!(
@@ -264,6 +289,21 @@ mod tests {
         assert!(kinds["task.succeeded"] > 10 * kinds["task.failed"], "{kinds:?}");
         // With the envelope of some 230 bytes a frame has about 730.
         assert!((470..530).contains(&(bytes / 3200)), "{} bytes", bytes / 3200);
+    }
+
+    #[test]
+    fn one_task_of_a_thousand_is_in_the_rare_queue() {
+        let mut events = Events::new(Clues::new(3)).expect("templates");
+        let (mut payload, mut queues) = (Payload::default(), BTreeMap::new());
+        for _ in 0..3400 {
+            events.batch(&mut payload, 1, Timestamp::EPOCH);
+            let batch: serde_json::Value = serde_json::from_slice(&payload.wire).expect("valid JSON");
+            if let Some(queue) = batch["events"][0]["data"]["queue"].as_str() {
+                queues.entry(queue.to_owned()).or_insert_with(Vec::new).push(batch["events"][0]["task_id"].clone());
+            }
+        }
+        assert_eq!(queues[RARE_QUEUE], [Clues { ..events.clues }.task_id(500)]);
+        assert!(queues[QUEUE].len() > 1000 && queues.len() == 2);
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl Histogram {
 }
 
 /// What a report shows of a histogram.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Summary {
     pub(crate) count: u64,
     pub(crate) p50_ms: f64,

@@ -2,18 +2,25 @@
 #![expect(clippy::print_stdout, reason = "its report is its output")]
 
 mod agent;
+mod beside;
 mod clock;
 mod commands;
 mod events;
+mod export;
+mod fairness;
 mod histogram;
+mod idle;
 mod pace;
 mod process;
 mod reads;
 mod report;
 mod rest;
+mod session;
+mod start;
 mod swarm;
 mod target;
 mod template;
+mod watch;
 mod window;
 mod wire;
 
@@ -39,6 +46,14 @@ enum Scenario {
     Commands(commands::Commands),
     /// Lists, details and trees.
     Rest(reads::Reads),
+    /// The whole project as CSV, NDJSON or a spreadsheet.
+    Export(export::Export),
+    /// Sessions that only beat.
+    Idle(idle::Idle),
+    /// A project that floods the server, and many small ones.
+    Fairness(fairness::Fairness),
+    /// Starts a server and times it until it is healthy.
+    Start(start::Start),
     /// The protocol alone: verify and read a frame, seal an ack.
     Wire {
         /// Rounds of 500 frames; the best counts.
@@ -55,6 +70,10 @@ fn main() -> Result<()> {
             Scenario::Swarm(swarm) => swarm::run(&swarm).await,
             Scenario::Commands(commands) => commands::run(&commands).await,
             Scenario::Rest(reads) => reads::run(&reads).await,
+            Scenario::Export(export) => export::run(&export).await,
+            Scenario::Idle(idle) => idle::run(&idle).await,
+            Scenario::Fairness(fairness) => fairness::run(&fairness).await,
+            Scenario::Start(start) => start::run(&start).await,
             Scenario::Wire { rounds } => wire::run(rounds),
         }
     })?;

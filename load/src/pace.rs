@@ -1,5 +1,7 @@
 //! How much one agent sends, how fast and for how long.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -15,6 +17,8 @@ pub(crate) struct Pace {
     sent: u64,
     events_per_frame: u32,
     over: bool,
+    /// Ends the pace from outside.
+    stop: Option<Arc<AtomicBool>>,
 }
 
 impl Pace {
@@ -33,7 +37,13 @@ impl Pace {
             sent: 0,
             events_per_frame,
             over: false,
+            stop: None,
         }
+    }
+
+    /// The same pace, over as soon as `stop` is set.
+    pub(crate) fn until(self, stop: &Arc<AtomicBool>) -> Self {
+        Self { stop: Some(Arc::clone(stop)), ..self }
     }
 
     pub(crate) const fn events_per_frame(&self) -> u32 {
@@ -47,6 +57,7 @@ impl Pace {
     /// Whether another frame may go out now; counts it.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
         self.over |= self.until.is_some_and(|until| now >= until) || self.left == Some(0);
+        self.over |= self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed));
         if self.over || self.rate.is_some_and(|rate| self.sent as f64 >= rate * (now - self.started).as_secs_f64()) {
             return false;
         }
@@ -90,6 +101,15 @@ mod tests {
         }
         assert!((198..=200).contains(&sent), "{sent}");
         assert!(!pace.is_over() && !pace.take(at(2000)) && pace.is_over());
+    }
+
+    #[test]
+    fn a_pace_is_ended_from_outside() {
+        let stop = Arc::default();
+        let mut pace = Pace::new(Instant::now(), None, None, None, 1).until(&stop);
+        assert!(pace.take(Instant::now()) && !pace.is_over());
+        stop.store(true, Ordering::Relaxed);
+        assert!(!pace.take(Instant::now()) && pace.is_over());
     }
 
     #[test]

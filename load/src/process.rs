@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Clock ticks per second: 100 on every Linux we run on.
 const TICKS: u64 = 100;
@@ -31,6 +32,20 @@ impl Usage {
         let kilobytes: u64 = resident.trim().trim_end_matches(" kB").parse().ok()?;
         Some(Self { cpu: Duration::from_millis(ticks * 1000 / TICKS), resident: kilobytes * 1024 })
     }
+}
+
+/// Raises what this process may open to `needed` files, or says what to do.
+pub(crate) fn allow_files(needed: u64) -> Result<()> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_some_and(|current| current < needed) {
+        ensure!(
+            maximum.is_none_or(|maximum| maximum >= needed),
+            "this run needs {needed} open files, the limit is {}: raise it with `ulimit -n` as root",
+            maximum.unwrap_or_default()
+        );
+        setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum })?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,13 +1,17 @@
 //! A REST client on one kept-alive connection: just enough HTTP/1.1 to measure a server without measuring a client.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::target::Target;
+
+const READ_BUFFER: usize = 64 << 10;
 
 pub(crate) struct Rest {
     stream: BufReader<TcpStream>,
@@ -20,6 +24,22 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) body: Vec<u8>,
     cookies: Vec<(String, String)>,
+}
+
+/// A body that was taken piece by piece.
+pub(crate) struct Download {
+    /// From the request to the first byte of the body.
+    pub(crate) first_byte: Duration,
+    pub(crate) whole: Duration,
+    pub(crate) bytes: u64,
+}
+
+/// What stands before a body.
+struct Head {
+    status: u16,
+    cookies: Vec<(String, String)>,
+    length: usize,
+    chunked: bool,
 }
 
 impl Answer {
@@ -51,6 +71,11 @@ impl Rest {
         Ok(rest)
     }
 
+    /// The same connection, below another project.
+    pub(crate) fn in_project(&mut self, slug: &str) {
+        slug.clone_into(&mut self.project);
+    }
+
     /// Another connection with the same login.
     pub(crate) async fn another(&self, target: &Target) -> Result<Self> {
         Self::connect(target, self.cookies.clone()).await
@@ -60,7 +85,12 @@ impl Rest {
         let host = target.host()?;
         let stream = TcpStream::connect(&host).await.with_context(|| format!("cannot connect to {host}"))?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream: BufReader::new(stream), host, cookies, project: target.project.clone() })
+        Ok(Self {
+            stream: BufReader::with_capacity(READ_BUFFER, stream),
+            host,
+            cookies,
+            project: target.project.clone(),
+        })
     }
 
     /// Reads below the project.
@@ -106,7 +136,25 @@ impl Rest {
         }
     }
 
+    /// Reads below the project a body of any length, handing each piece to `take`.
+    pub(crate) async fn download(&mut self, path: &str, take: impl FnMut(&[u8]) -> Result<()>) -> Result<Download> {
+        let path = format!("/projects/{}{path}", self.project);
+        let started = Instant::now();
+        self.ask("GET", &path, None).await?;
+        let head = self.head().await?;
+        if head.status != 200 {
+            let body = self.body(&head).await?;
+            bail!("{path} answered {}: {}", head.status, String::from_utf8_lossy(&body));
+        }
+        self.pieces(&head, started, take).await.with_context(|| format!("GET {path}"))
+    }
+
     async fn send(&mut self, method: &str, path: &str, body: Option<&Value>) -> Result<Answer> {
+        self.ask(method, path, body).await?;
+        self.answer().await.with_context(|| format!("{method} {path}"))
+    }
+
+    async fn ask(&mut self, method: &str, path: &str, body: Option<&Value>) -> Result<()> {
         let mut request = format!("{method} /api/v1{path} HTTP/1.1\r\nhost: {}\r\n", self.host);
         if !self.cookies.is_empty() {
             let cookies: Vec<_> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -122,11 +170,20 @@ impl Rest {
             }
             None => request.push_str("\r\n"),
         }
-        self.stream.write_all(request.as_bytes()).await?;
-        self.answer().await.with_context(|| format!("{method} {path}"))
+        Ok(self.stream.write_all(request.as_bytes()).await?)
     }
 
     async fn answer(&mut self) -> Result<Answer> {
+        let head = self.head().await?;
+        let body = self.body(&head).await?;
+        Ok(Answer { status: head.status, body, cookies: head.cookies })
+    }
+
+    async fn body(&mut self, head: &Head) -> Result<Vec<u8>> {
+        if head.chunked { self.chunks().await } else { self.exactly(head.length).await }
+    }
+
+    async fn head(&mut self) -> Result<Head> {
         let status = self.line().await?;
         let status = status.split(' ').nth(1).context("no status line")?.parse()?;
         let (mut cookies, mut length, mut chunked) = (Vec::new(), 0, false);
@@ -144,15 +201,49 @@ impl Rest {
                 _ => {}
             }
         }
-        let body = if chunked { self.chunks().await? } else { self.exactly(length).await? };
-        Ok(Answer { status, body, cookies })
+        Ok(Head { status, cookies, length, chunked })
+    }
+
+    async fn pieces(
+        &mut self,
+        head: &Head,
+        started: Instant,
+        mut take: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<Download> {
+        let (mut first_byte, mut bytes) = (None, 0_u64);
+        let mut left = if head.chunked { self.chunk_size().await? } else { head.length };
+        while left > 0 {
+            let piece = self.stream.fill_buf().await?;
+            if piece.is_empty() {
+                bail!("the server closed the connection after {bytes} bytes of the body");
+            }
+            first_byte.get_or_insert_with(|| started.elapsed());
+            let length = piece.len().min(left);
+            take(&piece[..length])?;
+            self.stream.consume(length);
+            bytes += length as u64;
+            left -= length;
+            if left == 0 && head.chunked {
+                self.line().await?;
+                left = self.chunk_size().await?;
+            }
+        }
+        if head.chunked {
+            while !self.line().await?.is_empty() {}
+        }
+        let whole = started.elapsed();
+        Ok(Download { first_byte: first_byte.unwrap_or(whole), whole, bytes })
+    }
+
+    async fn chunk_size(&mut self) -> Result<usize> {
+        let size = self.line().await?;
+        Ok(usize::from_str_radix(size.split(';').next().unwrap_or_default().trim(), 16)?)
     }
 
     async fn chunks(&mut self) -> Result<Vec<u8>> {
         let mut body = Vec::new();
         loop {
-            let size = self.line().await?;
-            let size = usize::from_str_radix(size.split(';').next().unwrap_or_default().trim(), 16)?;
+            let size = self.chunk_size().await?;
             if size == 0 {
                 while !self.line().await?.is_empty() {}
                 return Ok(body);
@@ -174,5 +265,53 @@ impl Rest {
             bail!("the server closed the connection");
         }
         Ok(line.trim_end().to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A client of a server that answers one request with these bytes.
+    async fn answered_with(answer: &'static str) -> Rest {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let host = listener.local_addr().expect("bound").to_string();
+        let stream = TcpStream::connect(&host).await.expect("listening");
+        let (mut accepted, _) = listener.accept().await.expect("a connection");
+        accepted.write_all(answer.as_bytes()).await.expect("open");
+        Rest { stream: BufReader::new(stream), host, cookies: Vec::new(), project: "p".to_owned() }
+    }
+
+    #[tokio::test]
+    async fn a_download_is_the_whole_body_however_it_is_cut() {
+        for answer in [
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\na,b\r\n4\r\n\nc,d\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\na,b\nc,d",
+        ] {
+            let (mut rest, mut body) = (answered_with(answer).await, Vec::new());
+            let take = |piece: &[u8]| {
+                body.extend_from_slice(piece);
+                Ok(())
+            };
+            let download = rest.download("/x", take).await.expect("whole");
+            assert_eq!((body.as_slice(), download.bytes), (&b"a,b\nc,d"[..], 7));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_download_that_is_cut_short_or_refused_is_an_error() {
+        let mut short = answered_with("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\na,b\r\n").await;
+        short.stream.get_mut().shutdown().await.expect("open");
+        assert!(
+            tokio::time::timeout(Duration::from_secs(5), short.download("/x", |_| Ok(())))
+                .await
+                .is_ok_and(|it| it.is_err())
+        );
+        let mut refused = answered_with("HTTP/1.1 422 No\r\ncontent-length: 2\r\n\r\nno").await;
+        let error = refused.download("/x", |_| Ok(())).await.err().expect("refused").to_string();
+        assert!(error.ends_with("answered 422: no"), "{error}");
     }
 }

@@ -1,6 +1,7 @@
 //! Agents that stream events as fast as acks allow, and a check that what was acked can be read.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -8,13 +9,14 @@ use clap::Args;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::agent::{Agent, Finished, Totals};
-use crate::events::{Clues, Fate, QUEUE, TASK_NAME};
+use crate::agent::{Agent, Finished, Progress, Totals};
+use crate::events::{Clues, Fate, TASK_NAME, queue_of};
 use crate::pace::Pace;
 use crate::process::Usage;
 use crate::report::Report;
 use crate::rest::Rest;
 use crate::target::{Credentials, Target};
+use crate::watch::Watch;
 
 #[derive(Args)]
 pub(crate) struct Swarm {
@@ -54,11 +56,12 @@ pub(crate) async fn run(swarm: &Swarm) -> Result<String> {
         None => target.mint(&mut rest, swarm.agents).await?,
     };
     let before = if swarm.skip_verify { 0 } else { rest.task_count().await? };
-    let agents = connect(target, &credentials).await?;
+    let progress = Progress::default();
+    let agents = connect(target, &credentials, &progress).await?;
     let count = agents.len() as u64;
 
-    let usage = || target.server_pid.map(Usage::of).transpose();
-    let (server, own) = (usage()?, Usage::of(std::process::id())?);
+    let (server, own) = (target.usage()?, Usage::of(std::process::id())?);
+    let watch = Watch::start(target, progress);
     let started = Instant::now();
     let mut running = JoinSet::new();
     for (place, agent) in agents.into_iter().enumerate() {
@@ -67,51 +70,73 @@ pub(crate) async fn run(swarm: &Swarm) -> Result<String> {
         let rate = swarm.rate.map(|rate| rate / count as f64);
         running.spawn(agent.run(Pace::new(started, duration, swarm.events.map(share), rate, swarm.events_per_frame)));
     }
-    let mut finished = Vec::new();
-    while let Some(ended) = running.join_next().await {
-        finished.push(ended??);
-    }
+    let finished = all(running).await?;
     let elapsed = started.elapsed();
+    let watched = watch.stop().await?;
 
-    let mut totals = Totals::default();
-    finished.iter().for_each(|agent| totals.add(&agent.totals));
+    let totals = Totals::of(&finished);
     let mut report = Report::new("swarm");
     report.figure("agents", count as f64);
     report.figure("events per frame", swarm.events_per_frame.into());
     report.figure("seconds", elapsed.as_secs_f64());
     report.figure("acked events", totals.acked_events as f64);
     report.figure("acked events per second", totals.acked_events as f64 / elapsed.as_secs_f64());
-    if let (Some(before), Some(after)) = (server, usage()?) {
+    if let (Some(before), Some(after)) = (server, target.usage()?) {
         report.cpu("server", before, after, elapsed, totals.acked_events);
     }
     report.cpu("generator", own, Usage::of(std::process::id())?, elapsed, totals.acked_events);
     report.latency("ack", &totals.ack_latency);
-    ensure!(
-        totals.acked_events == totals.sent_events,
-        "{} events were not acked",
-        totals.sent_events - totals.acked_events
-    );
+    watched.add_to(&mut report);
+    totals.check()?;
     if !swarm.skip_verify {
         let checked = Instant::now();
         verify(&mut rest, &finished, before, swarm.checks).await?;
-        report.figure("verified tasks", finished.iter().map(|agent| agent.events.tasks_begun()).sum::<u64>() as f64);
+        report.figure("verified tasks", tasks_begun(&finished) as f64);
         report.figure("seconds to verify", checked.elapsed().as_secs_f64());
+        target.add_size(&mut rest, &mut report).await?;
     }
-    report.finish(target)
+    report.finish(&target.output)
+}
+
+/// Waits for every agent of a swarm.
+pub(crate) async fn all(mut running: JoinSet<Result<Finished>>) -> Result<Vec<Finished>> {
+    let mut finished = Vec::new();
+    while let Some(ended) = running.join_next().await {
+        finished.push(ended??);
+    }
+    Ok(finished)
 }
 
 /// Connects every agent, each with ids of its own.
-pub(crate) async fn connect(target: &Target, credentials: &[Credentials]) -> Result<Vec<Agent>> {
+pub(crate) async fn connect(target: &Target, credentials: &[Credentials], progress: &Progress) -> Result<Vec<Agent>> {
     let clues = Clues::new(0);
     let mut agents = Vec::with_capacity(credentials.len());
     for (number, credentials) in credentials.iter().enumerate() {
         let clues = clues.for_agent(u16::try_from(number).context("too many agents")?);
-        agents.push(Agent::connect(target, credentials, clues).await?);
+        agents.push(Agent::connect(target, credentials, clues, Arc::clone(progress)).await?);
     }
     Ok(agents)
 }
 
+/// Tasks of which at least one event was acked.
+pub(crate) fn tasks_begun(finished: &[Finished]) -> u64 {
+    finished.iter().map(|agent| agent.events.tasks_begun()).sum()
+}
+
 impl Totals {
+    pub(crate) fn of(finished: &[Finished]) -> Self {
+        let mut totals = Self::default();
+        finished.iter().for_each(|agent| totals.add(&agent.totals));
+        totals
+    }
+
+    /// Whether everything sent was acked.
+    pub(crate) fn check(&self) -> Result<()> {
+        let missing = self.sent_events - self.acked_events;
+        ensure!(missing == 0, "{missing} events were not acked");
+        Ok(())
+    }
+
     pub(crate) fn add(&mut self, more: &Self) {
         self.sent_events += more.sent_events;
         self.acked_events += more.acked_events;
@@ -122,8 +147,8 @@ impl Totals {
 }
 
 /// Everything was acked, so everything must be there.
-async fn verify(rest: &mut Rest, finished: &[Finished], before: u64, checks: usize) -> Result<()> {
-    let expected: u64 = finished.iter().map(|agent| agent.events.tasks_begun()).sum();
+pub(crate) async fn verify(rest: &mut Rest, finished: &[Finished], before: u64, checks: usize) -> Result<()> {
+    let expected = tasks_begun(finished);
     let found = rest.task_count().await? - before;
     ensure!(found == expected, "{expected} tasks were acked, {found} are listed");
     for check in 0..checks {
@@ -134,7 +159,7 @@ async fn verify(rest: &mut Rest, finished: &[Finished], before: u64, checks: usi
         }
         let number = u64::from_be_bytes(domain::id::random()) % begun;
         if agent.events.is_complete(number) {
-            verify_task(rest, &agent.clues.task_id(number), Fate::of(number), &agent.clues.worker())
+            verify_task(rest, &agent.clues.task_id(number), number, &agent.clues.worker())
                 .await
                 .with_context(|| format!("task {}", agent.clues.task_id(number)))?;
         }
@@ -142,13 +167,14 @@ async fn verify(rest: &mut Rest, finished: &[Finished], before: u64, checks: usi
     Ok(())
 }
 
-async fn verify_task(rest: &mut Rest, id: &str, fate: Fate, worker: &str) -> Result<()> {
+async fn verify_task(rest: &mut Rest, id: &str, number: u64, worker: &str) -> Result<()> {
+    let fate = Fate::of(number);
     let task = rest.get(&format!("/tasks/celery/{id}")).await?;
     let retries = u64::from(fate == Fate::Retries);
     for (member, expected) in [
         ("state", fate.state().into()),
         ("name", TASK_NAME.into()),
-        ("queue", QUEUE.into()),
+        ("queue", queue_of(number).into()),
         ("worker_name", worker.into()),
         ("priority", "normal".into()),
         ("retry_count", serde_json::Value::from(retries)),

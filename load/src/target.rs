@@ -1,12 +1,15 @@
 //! The server under load, and the agents minted on it.
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use domain::secret::ProjectSecret;
 use serde_json::{Value, json};
 
+use crate::process::Usage;
+use crate::report::{Output, Report, mib};
 use crate::rest::Rest;
 
 #[derive(Args, Clone)]
@@ -24,9 +27,11 @@ pub(crate) struct Target {
     /// The server's process, to read its CPU time and memory.
     #[arg(long)]
     pub(crate) server_pid: Option<u32>,
-    /// A folder for the report as JSON and Markdown.
+    /// The server's data folder, to report its size and the bytes it holds per task.
     #[arg(long)]
-    pub(crate) report: Option<PathBuf>,
+    pub(crate) server_data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 /// What one agent connects with.
@@ -48,6 +53,28 @@ impl Target {
         }
     }
 
+    /// The same server, another project.
+    pub(crate) fn in_project(&self, slug: &str) -> Self {
+        Self { project: slug.to_owned(), ..self.clone() }
+    }
+
+    /// What the server has used so far, if its process is known.
+    pub(crate) fn usage(&self) -> Result<Option<Usage>> {
+        self.server_pid.map(Usage::of).transpose()
+    }
+
+    /// Adds how many tasks the project has, and what they take on disk.
+    pub(crate) async fn add_size(&self, rest: &mut Rest, report: &mut Report) -> Result<()> {
+        let tasks = rest.task_count().await?;
+        report.figure("tasks in the project", tasks as f64);
+        if let Some(folder) = &self.server_data {
+            let bytes = folder_bytes(folder)?;
+            report.figure("data folder, MiB", mib(bytes));
+            report.figure("data folder, bytes per task", bytes as f64 / tasks.max(1) as f64);
+        }
+        Ok(())
+    }
+
     /// Mints as many agents, named for this run.
     pub(crate) async fn mint(&self, rest: &mut Rest, count: u16) -> Result<Vec<Credentials>> {
         rest.ensure_project().await?;
@@ -59,6 +86,17 @@ impl Target {
         }
         Ok(agents)
     }
+}
+
+/// What the files below a folder take on disk. Files come and go while a store compacts.
+fn folder_bytes(folder: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let entry = entry?;
+        let Ok(about) = entry.metadata() else { continue };
+        bytes += if about.is_dir() { folder_bytes(&entry.path())? } else { about.blocks() * 512 };
+    }
+    Ok(bytes)
 }
 
 impl Credentials {
@@ -74,7 +112,7 @@ impl Credentials {
     }
 
     /// A JSON object per line, as minting answers.
-    pub(crate) fn read_file(path: &std::path::Path) -> Result<Vec<Self>> {
+    pub(crate) fn read_file(path: &Path) -> Result<Vec<Self>> {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         text.lines()
             .filter(|line| !line.trim().is_empty())
@@ -86,6 +124,16 @@ impl Credentials {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folders_size_is_that_of_all_files_below_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(folder.path().join("below")).expect("a folder");
+        std::fs::write(folder.path().join("below/one"), vec![1; 100_000]).expect("a file");
+        std::fs::write(folder.path().join("two"), vec![1; 50_000]).expect("a file");
+        let bytes = folder_bytes(folder.path()).expect("readable");
+        assert!((150_000..200_000).contains(&bytes), "{bytes}");
+    }
 
     #[test]
     fn a_minted_agent_is_read_as_it_was_answered() {

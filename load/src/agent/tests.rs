@@ -1,9 +1,10 @@
 use domain::id::{AgentId, ProjectId, SessionId};
-use domain::wire::{CommandBody, Frame, Outbound, Receiver, ResultStatus, Sender, SessionKey};
+use domain::wire::{CommandBody, Frame, Hello, HelloAck, Outbound, Receiver, ResultStatus, Sender, SessionKey};
 use serde_json::value::RawValue;
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::report::Output;
 
 const SECRET: [u8; 32] = [7; 32];
 
@@ -68,15 +69,18 @@ async fn a_session_streams_beats_answers_and_ends_with_all_acked() {
         admin_password: String::new(),
         project: "load".to_owned(),
         server_pid: None,
-        report: None,
+        server_data: None,
+        output: Output::default(),
     };
     let credentials = Credentials { agent_id: String::new(), token: "token".to_owned(), secret: SECRET.to_vec() };
     let brain = tokio::spawn(brain(listener));
-    let agent = Agent::connect(&target, &credentials, Clues::new(0)).await.expect("a session");
+    let progress = Progress::default();
+    let agent = Agent::connect(&target, &credentials, Clues::new(0), Arc::clone(&progress)).await.expect("a session");
     let finished = agent.run(Pace::new(Instant::now(), None, Some(3000), None, 1)).await.expect("all acked");
     let seen = brain.await.expect("the brain ends with the session");
     let totals = finished.totals;
     assert_eq!((totals.sent_events, totals.acked_events, totals.acked_frames), (3000, 3000, 3000));
+    assert_eq!(progress.load(Ordering::Relaxed), 3000);
     assert_eq!((seen.events, seen.heartbeats, seen.results), (3000, 1, 1));
     assert_eq!((totals.commands, totals.ack_latency.count()), (1, 3000));
     assert!(finished.events.is_complete(0));
