@@ -46,6 +46,7 @@ pub mod tasks;
 pub mod trends;
 pub mod users;
 pub mod words;
+pub mod worker_lint;
 pub mod workers;
 
 #[cfg(test)]

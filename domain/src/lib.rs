@@ -10,6 +10,7 @@
 //! task      reports in, row out: report, group, derive, stored value, filter
 //! command   what may be asked of an agent, and the only table of status changes
 //! ledger    a project's hash-chained log: entries, chain, folds, decisions
+//! lint      what is unwise about how workers are configured
 //! number    whole numbers among doubles
 //! cursor    authenticated page cursors
 //! redact    what is scrubbed before anything is stored or shown
@@ -22,6 +23,7 @@ pub mod cursor;
 pub mod engine;
 pub mod id;
 pub mod ledger;
+pub mod lint;
 pub mod number;
 pub mod redact;
 pub mod secret;

@@ -6,7 +6,8 @@ use super::app::App;
 use super::route::Route;
 use super::{
     agent_health, agent_workers, agents, api_keys, audit_log, commands, events, health, live, login, longpoll,
-    memberships, metrics, openapi, projects, queues, sessions, socket, stats, tasks, trends, users, workers,
+    memberships, metrics, openapi, projects, queues, sessions, socket, stats, tasks, trends, users, worker_lint,
+    workers,
 };
 
 /// One resource of the API.
@@ -43,6 +44,7 @@ pub static RESOURCES: &[Resource] = resources![
     audit_log,
     events,
     workers,
+    worker_lint,
     queues,
     stats,
     trends,

@@ -170,3 +170,56 @@ async fn another_projects_fleet_is_not_found() {
         assert_eq!(answer.json(), json!([]), "{rest}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_configuration_of_workers_is_judged() {
+    let world = World::make().await;
+    let agent = fleet(&world).await;
+    let (now, project, engine) = (world.node.app.clock.now(), world.project.id, Engine::Celery);
+    for (name, conf) in [
+        ("w1@vm", json!({"accept_content": ["pickle"], "task_acks_late": true})),
+        ("w2@vm", json!({"accept_content": ["json"], "task_acks_late": false})),
+    ] {
+        let row = WorkerRow {
+            id: worker::id(project, engine, name),
+            engine,
+            name: name.to_owned(),
+            agent,
+            hostname: None,
+            pid: None,
+            concurrency: None,
+            queues: vec!["default".to_owned()],
+            load_average: None,
+            active_tasks: None,
+            metadata: Some(json!({ "conf": conf }).to_string()),
+            last_heartbeat: now,
+            last_detailed: Some(now),
+            process: None,
+            created_at: now,
+        };
+        world.node.app.store.write(vec![worker::put(project, &row)]).await.unwrap();
+    }
+    let answer = world.get(&format!("{PATH}/workers/lint")).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    let body = answer.json();
+    assert_eq!((&body["workers"], &body["judged"]), (&json!(2), &json!(2)));
+    let found: Vec<_> = body["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|finding| {
+            (finding["rule"].as_str().unwrap(), finding["severity"].as_str().unwrap(), finding["worker_name"].as_str())
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("pickle_accepted", "error", Some("w1@vm")),
+            ("queue_without_worker", "error", None),
+            ("workers_differ", "warning", None),
+            ("lost_with_its_worker", "info", Some("w2@vm")),
+        ]
+    );
+    assert_eq!(body["findings"][1]["queue"], "mail/high");
+    assert_eq!(body["findings"][2]["setting"], "task_acks_late");
+}
