@@ -17,6 +17,9 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
+# Every server under test has a keyspace of its own, and a table costs memory: the heap is larger than for one server.
+export CASSANDRA_HEAP=${CASSANDRA_HEAP:-1g}
+
 # The script's last line names a node; what it says before is for the reader.
 said=$("$here/cassandra.sh" start "$dir")
 echo "$said" >&2

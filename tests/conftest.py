@@ -11,6 +11,7 @@ from harness.redis import Redis
 from harness.server import ADMIN_EMAIL, ADMIN_PASSWORD, Server, binary
 
 CQL = os.environ.get("THALAMUS_TEST_CQL")
+STORE = os.environ.get("THALAMUS_TEST_STORE", "embedded")
 STRICT = os.environ.get("THALAMUS_TEST_STRICT") == "1"
 
 
@@ -39,11 +40,19 @@ def not_there_yet(what):
     pytest.skip(f"{what} is not served yet")
 
 
+def new_server(folder, store=STORE, **settings):
+    """A server that is not started yet, on the store that is tested: embedded unless THALAMUS_TEST_STORE=cql."""
+    if store == "cql":
+        if not CQL:
+            pytest.skip("THALAMUS_TEST_CQL is not set: no Cassandra")
+        settings["cql"] = CQL
+    return Server(folder, store=store, **settings)
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """The shared server, on the embedded store unless THALAMUS_TEST_STORE=cql."""
-    store = os.environ.get("THALAMUS_TEST_STORE", "embedded")
-    one = Server(tmp_path_factory.mktemp("server"), store=store, cql=CQL, heartbeat_seconds=2, command_timeout_seconds=20)
+    """The server that most tests share."""
+    one = new_server(tmp_path_factory.mktemp("server"), heartbeat_seconds=2, command_timeout_seconds=20)
     yield one.start(deadline=120)
     one.stop()
 
@@ -67,13 +76,8 @@ def own_server(tmp_path):
     running = []
 
     def start(**settings):
-        store = settings.pop("store", "embedded")
         folder = settings.pop("folder", None) or tmp_path / f"server{len(running)}"
-        if store == "cql":
-            if not CQL:
-                pytest.skip("THALAMUS_TEST_CQL is not set: no Cassandra")
-            settings["cql"] = CQL
-        one = Server(folder, store=store, **settings)
+        one = new_server(folder, **settings)
         running.append(one)
         return one.start(deadline=120)
 

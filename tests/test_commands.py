@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from conftest import login, not_there_yet
+from conftest import login, new_server, not_there_yet
 from harness.agent import Agent, received, started, succeed_everything
 from harness.canonical import purge_token
 from harness.client import Client, Project
@@ -482,9 +482,7 @@ def test_a_key_belongs_to_its_project_and_a_refusal_does_not_use_it(sim, project
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory):
     """A server whose commands time out after two seconds."""
-    from harness.server import Server
-
-    server = Server(tmp_path_factory.mktemp("hasty"), command_timeout_seconds=2, heartbeat_seconds=2).start()
+    server = new_server(tmp_path_factory.mktemp("hasty"), command_timeout_seconds=2, heartbeat_seconds=2).start(deadline=120)
     yield server
     server.stop()
 

@@ -4,10 +4,9 @@ from datetime import datetime
 
 import pytest
 
-from conftest import login
+from conftest import login, new_server
 from harness.agent import Agent, commands_of, event, received, started, succeed_everything
 from harness.client import Project
-from harness.server import Server
 from harness.wait import eventually, never
 
 ENDED = ("succeeded", "failed", "timed_out")
@@ -28,7 +27,7 @@ VERBS = {
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory):
     """A server whose commands time out after three seconds."""
-    server = Server(tmp_path_factory.mktemp("hasty"), command_timeout_seconds=TIMEOUT, heartbeat_seconds=2).start()
+    server = new_server(tmp_path_factory.mktemp("hasty"), command_timeout_seconds=TIMEOUT, heartbeat_seconds=2).start(deadline=120)
     yield server
     server.stop()
 

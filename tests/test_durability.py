@@ -227,7 +227,7 @@ def check_commands(project, accepted, executed):
 
 @pytest.mark.timeout(120 + ROUNDS * 15)
 def test_acked_events_and_accepted_commands_survive_kill_9_under_load(own_server):
-    kill_under_load(own_server(command_timeout_seconds=10, heartbeat_seconds=2), ROUNDS)
+    kill_under_load(own_server(store="embedded", command_timeout_seconds=10, heartbeat_seconds=2), ROUNDS)
 
 
 @pytest.mark.cql
@@ -306,7 +306,7 @@ def written(path):
 
 @pytest.mark.parametrize("tear", TAILS.values(), ids=TAILS.keys())
 def test_a_torn_tail_of_the_journal_is_survived(own_server, tmp_path, tear):
-    server = own_server()
+    server = own_server(store="embedded")
     project, ids = with_history(server)
     twin = server.copy(tmp_path / "twin")
     newest = max(journals(twin.data), key=lambda path: path.stat().st_mtime_ns, default=None)
@@ -329,7 +329,7 @@ def test_a_torn_tail_of_the_journal_is_survived(own_server, tmp_path, tear):
 
 
 def test_two_servers_never_share_a_data_folder(own_server):
-    first = own_server()
+    first = own_server(store="embedded")
     second = Server(first.folder / "other")
     second.data = first.data
     with pytest.raises(AssertionError, match="ended with|not healthy"):

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from conftest import new_server
 from harness.agent import Agent, received, started, succeed_everything, succeeded
 from harness.client import Client, Project
-from harness.server import ADMIN_EMAIL, ADMIN_PASSWORD, ROOT, Server, clean_environment
+from harness.server import ADMIN_EMAIL, ADMIN_PASSWORD, ROOT, clean_environment
 
 DOCUMENT = ROOT / "docs" / "openapi.json"
 SETTINGS = Path(__file__).with_name("schemathesis.toml")
@@ -26,7 +27,7 @@ class Scene:
     """A server with one project in which something happened, and a caller of each kind."""
 
     def __init__(self, folder):
-        self.server = Server(
+        self.server = new_server(
             folder, heartbeat_seconds=2, command_timeout_seconds=5, login_limit_per_minute=100_000,
             bulk_limit_per_minute=100_000, metrics_token=METRICS_TOKEN,
         )  # fmt: skip

@@ -133,7 +133,7 @@ enum Uncertain {
     Append,
     #[error("the store did not answer")]
     Store(#[source] cql::StoreError),
-    #[error("the ledger is not whole")]
+    #[error("the ledger cannot be read")]
     Ledger(#[source] load::LoadError),
 }
 
