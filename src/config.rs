@@ -10,7 +10,7 @@ pub mod setting;
 mod tests;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -35,6 +35,7 @@ pub struct Config {
     pub heartbeat: Duration,
     pub lost_after: Duration,
     pub retention_days: u32,
+    pub checkpoints: CheckpointConfig,
     pub metrics_token: Option<SecretString>,
     pub log: LogConfig,
 }
@@ -58,6 +59,14 @@ pub struct CqlConfig {
 pub struct FirstAdmin {
     pub email: String,
     pub password: Option<SecretString>,
+}
+
+/// Signed checkpoints of the ledgers.
+#[derive(Clone, Debug)]
+pub struct CheckpointConfig {
+    pub file: PathBuf,
+    pub key: PathBuf,
+    pub every: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -112,7 +121,12 @@ impl Config {
         let public_url = read.optional("public-url", PublicUrl::parse);
         let allow_plain = read.optional("allow-plain-http", |text| text.parse().ok()).unwrap_or(false);
         let trusted_proxies = read.optional("trusted-proxies", network::parse_list).unwrap_or_default();
-        let data_dir = read.optional("data-dir", |text| (!text.is_empty()).then(|| PathBuf::from(text)));
+        let data_dir = read.optional("data-dir", path).unwrap_or_default();
+        let checkpoints = CheckpointConfig {
+            file: read.optional("checkpoint-file", path).unwrap_or_else(|| beside(&data_dir)),
+            key: read.optional("checkpoint-key", path).unwrap_or_else(|| data_dir.join("checkpoint-key")),
+            every: read.seconds("checkpoint-seconds", 1..=3600),
+        };
         let first_admin = FirstAdmin {
             email: read.optional("admin-email", email).unwrap_or_default(),
             password: read.secret("admin-password", 12..=256),
@@ -131,7 +145,7 @@ impl Config {
             public_url: public_url.unwrap_or_else(|| PublicUrl::plain(reachable(listen))),
             listen,
             trusted_proxies,
-            data_dir: data_dir.unwrap_or_default(),
+            data_dir,
             store,
             master_secret,
             first_admin,
@@ -142,6 +156,7 @@ impl Config {
             heartbeat: read.seconds("heartbeat-seconds", 1..=60),
             lost_after: read.seconds("lost-after-seconds", 10..=604_800),
             retention_days: read.whole("retention-days", 1..=3650),
+            checkpoints,
             metrics_token: read.secret("metrics-token", 16..=1024),
             log: LogConfig {
                 filter: read.optional("log", filter).unwrap_or_default(),
@@ -211,6 +226,24 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, listen.port())
+}
+
+fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| PathBuf::from(text))
+}
+
+/// The file of checkpoints when none is named: beside the data folder, so that a folder put back from a backup does
+/// not take the checkpoints back with it.
+fn beside(data_dir: &Path) -> PathBuf {
+    match data_dir.file_name() {
+        Some(name) => {
+            let mut name = name.to_owned();
+            name.push("-checkpoints.ndjson");
+            data_dir.with_file_name(name)
+        }
+        // `.`, `..` and `/` have nothing beside them that could be named after them.
+        None => data_dir.join("checkpoints.ndjson"),
+    }
 }
 
 pub fn email(text: &str) -> Option<String> {

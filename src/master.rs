@@ -1,7 +1,5 @@
 //! The master secret: given, or made at the first start and kept in the data folder.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -12,13 +10,22 @@ use domain::time::Timestamp;
 use secrecy::ExposeSecret;
 
 use crate::config::{Config, StoreConfig};
+use crate::private;
 
 const FILE: &str = "master-secret";
 
 /// The secret of the settings, else of the data folder, else a new one kept there.
 pub fn load(config: &Config) -> anyhow::Result<MasterSecret> {
+    match existing(config)? {
+        Some(secret) => Ok(secret),
+        None => make(&config.data_dir.join(FILE)),
+    }
+}
+
+/// The secret of the settings, else of the data folder.
+pub fn existing(config: &Config) -> anyhow::Result<Option<MasterSecret>> {
     if let Some(secret) = &config.master_secret {
-        return Ok(MasterSecret::new(secret.expose_secret())?);
+        return Ok(Some(MasterSecret::new(secret.expose_secret())?));
     }
     if matches!(config.store, StoreConfig::Cql(_)) {
         bail!("`master-secret` is needed with `--store cql`");
@@ -26,24 +33,17 @@ pub fn load(config: &Config) -> anyhow::Result<MasterSecret> {
     let path = config.data_dir.join(FILE);
     match std::fs::read_to_string(&path) {
         Ok(text) => {
-            MasterSecret::new(text.trim()).with_context(|| format!("{} does not hold a master secret", path.display()))
+            let secret = MasterSecret::new(text.trim());
+            Ok(Some(secret.with_context(|| format!("{} does not hold a master secret", path.display()))?))
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => make(&path),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
 }
 
-/// Writes a new secret beside its place and renames it there, so that a crash leaves no half of one.
 fn make(path: &Path) -> anyhow::Result<MasterSecret> {
     let text = MasterSecret::mint_text();
-    let beside = path.with_extension("new");
-    let write = || -> std::io::Result<()> {
-        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&beside, path)
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))?;
+    private::write(path, &text).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(MasterSecret::new(&text)?)
 }
 

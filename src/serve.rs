@@ -15,6 +15,7 @@ use domain::secret::MasterSecret;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::checkpoints::{self, Checkpoints, Keeper, Wiring};
 use crate::config::{Config, StoreConfig};
 use crate::edge::app::App;
 use crate::first_start::{self, Start};
@@ -80,11 +81,12 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let mesh = mesh(&config, &ready).await?;
-    let Ready { opened, master, clock: _, start: _ } = ready;
+    let Ready { opened, master, clock, start: _ } = ready;
     for project in project::list(opened.store.as_ref()).await? {
         meters::name_project(project.id, &project.slug);
     }
-    let app = App::new(opened.clone(), config, master, mesh.clone());
+    let (checkpoints, keeper) = sign(&config, &opened, &master, &mesh, clock).unzip();
+    let app = App::new(opened.clone(), config, master, mesh.clone(), checkpoints);
     let router = edge::router(app).into_make_service_with_connect_info::<SocketAddr>();
     let tidy = tokio::spawn(tidy_metrics());
     let asked = shutdown.clone();
@@ -98,6 +100,9 @@ pub async fn serve(
     // The listener is closed by now; sessions and requests end side by side.
     let (requests, ()) = tokio::join!(tokio::time::timeout(DRAIN, &mut server), mesh.shutdown());
     tidy.abort();
+    if let Some(keeper) = keeper {
+        keeper.finish().await;
+    }
     opened.close().await;
     match requests {
         Ok(ended) => Ok(ended??),
@@ -107,6 +112,37 @@ pub async fn serve(
             Ok(())
         }
     }
+}
+
+/// Begins to sign checkpoints. A key that is not there and cannot be made keeps nobody from serving.
+fn sign(
+    config: &Config,
+    opened: &Opened,
+    master: &MasterSecret,
+    mesh: &Mesh,
+    clock: Clock,
+) -> Option<(Checkpoints, Keeper)> {
+    let settings = &config.checkpoints;
+    let key = match checkpoints::key::load_or_make(&settings.key) {
+        Ok(key) => Arc::new(key),
+        Err(error) => {
+            tracing::error!(
+                "no checkpoints are signed, so the ledgers are not provable: {error:#}; see the setting `checkpoint-key`"
+            );
+            return None;
+        }
+    };
+    tracing::info!(file = %settings.file.display(), public_key = %key.public(), "checkpoints are signed");
+    let known = Checkpoints::new(settings, &key);
+    let keeper = Keeper::start(Wiring {
+        store: Arc::clone(&opened.store),
+        changes: mesh.changes().clone(),
+        clock,
+        master: master.clone(),
+        key,
+        config: settings.clone(),
+    });
+    Some((known, keeper))
 }
 
 async fn tidy_metrics() {

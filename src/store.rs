@@ -78,13 +78,22 @@ impl Opened {
     }
 }
 
-/// Opens the store; it is ready when this returns.
+/// Opens the store to serve from it; it is ready when this returns.
 pub async fn open_store(config: &Config) -> anyhow::Result<Opened> {
+    open(config, Some(DAY * config.retention_days)).await
+}
+
+/// Opens the store for a command that ends soon. It removes no tasks: how long the server keeps them is not known
+/// here.
+pub async fn open_briefly(config: &Config) -> anyhow::Result<Opened> {
+    open(config, None).await
+}
+
+async fn open(config: &Config, task_retention: Option<Duration>) -> anyhow::Result<Opened> {
     match &config.store {
         StoreConfig::Embedded => {
             let path = config.data_dir.join("store");
-            let retention = DAY * config.retention_days;
-            let fjall = FjallConfig { task_retention: Some(retention), ..FjallConfig::new(path) };
+            let fjall = FjallConfig { task_retention, ..FjallConfig::new(path) };
             // Replaying the journal after a crash blocks for up to some seconds.
             let opened = tokio::task::spawn_blocking(move || Fjall::open(&fjall)).await?;
             let fjall = opened

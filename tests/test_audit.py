@@ -1,13 +1,16 @@
 """The ledger as auditors read it: filters, pages, exports, and chains that verify (D25)."""
 
 import json
+import stat
 import subprocess
 import uuid
 
 import pytest
 
+from conftest import login
 from harness.agent import succeed_everything
-from harness.server import binary
+from harness.client import Project
+from harness.server import Server, binary
 from harness.wait import eventually
 
 
@@ -116,3 +119,193 @@ def test_another_projects_entries_never_show(project, told):
     assert other.row["id"] == project.row["id"] or not project.get("/audit").json()["items"]
     assert all(item["project_id"] == other.row["id"] for item in other.get("/audit", limit=500).json()["items"])
     assert uuid.UUID(other.row["id"])
+
+
+def audit(*words):
+    """`thalamus audit ...`: its exit code, and what it says."""
+    run = subprocess.run([str(binary()), "audit", *map(str, words)], capture_output=True, text=True, timeout=60)
+    return run.returncode, run.stdout + run.stderr
+
+
+def checkpoint_file(server):
+    return server.data.with_name(server.data.name + "-checkpoints.ndjson")
+
+
+def busy(server, rounds=5):
+    """A project with some entries; every one is in the ledger when this returns."""
+    project = Project.create(login(server))
+    for n in range(rounds):
+        project.mint(f"agent-{n}")
+    return project
+
+
+def proven(project):
+    verdict = project.get("/audit/verify").json()
+    return verdict if verdict["checkpoint"] and verdict["unproven_from"] is None else None
+
+
+def test_the_folder_of_a_killed_server_verifies_and_its_next_life_signs_the_rest(own_server):
+    server = own_server(checkpoint_seconds=3600)
+    # The first round was at the start; what comes now is not signed before the next one.
+    project = busy(server)
+    code, said = audit("verify", "--data-dir", server.data)
+    assert code == 2 and "a server runs on this data folder" in said, said
+    server.kill()
+    code, said = audit("verify", "--data-dir", server.data)
+    assert code == 0 and f"project {project.row['id']}, {project.slug}:\nwhole: " in said, said
+    assert stat.S_IMODE((server.data / "checkpoint-key").stat().st_mode) == 0o600
+    server.start()
+    again = Project(login(server), project.row)
+    verdict = eventually(lambda: proven(again), 10)
+    assert verdict["ok"] and verdict["checkpoint"]["seq"] == verdict["head"]["seq"]
+    assert audit("key", "--data-dir", server.data) == (0, verdict["public_key"] + "\n")
+
+
+def test_the_end_of_a_server_signs_what_nobody_has_signed(own_server):
+    server = own_server(checkpoint_seconds=3600)
+    project = busy(server)
+    server.stop()
+    key = audit("key", "--data-dir", server.data)[1].strip()
+    code, said = audit("verify", "--data-dir", server.data, "--public-key", key)
+    assert code == 0 and "nothing is provable yet" not in said and "taken on its word" not in said, said
+    lines = [json.loads(line) for line in checkpoint_file(server).read_text().splitlines()]
+    assert project.row["id"] in {line["project_id"] for line in lines}
+
+
+def test_a_torn_line_is_told_and_the_checkpoints_go_on_behind_it(own_server):
+    server = own_server(checkpoint_seconds=1)
+    project = busy(server)
+    eventually(lambda: proven(project), 10)
+    server.kill()
+    whole = checkpoint_file(server).read_text()
+    checkpoint_file(server).write_text(whole + whole[:77])
+    server.start()
+    server.wait_for_log("is torn")
+    again = Project(login(server), project.row)
+    again.mint("one more")
+    verdict = eventually(lambda: proven(again), 10)
+    assert verdict["ok"] and any("torn" in remark for remark in verdict["remarks"])
+    assert checkpoint_file(server).read_text().startswith(whole + whole[:77])
+
+
+def test_a_server_that_cannot_write_checkpoints_says_so_and_serves(own_server):
+    server = own_server(checkpoint_seconds=1, checkpoint_file="/proc/no/such/file")
+    project = busy(server)
+    server.wait_for_log("checkpoints cannot be written")
+    verdict = project.get("/audit/verify").json()
+    assert verdict["ok"] and verdict["checkpoint"] is None and verdict["unproven_from"] == 1
+    assert server.terminate() == 0
+
+
+def test_a_store_that_was_put_back_is_found_out(own_server):
+    server = own_server(checkpoint_seconds=1)
+    project = busy(server)
+    server.stop()
+    old = server.copy(server.folder / "old")
+    server.start()
+    Project(login(server), project.row).mint("later")
+    eventually(lambda: proven(Project(login(server), project.row)), 10)
+    server.stop()
+    # An older copy of the folder under the checkpoints of today.
+    old.settings["checkpoint_file"] = checkpoint_file(server)
+    old.start()
+    try:
+        old.wait_for_log("contradicts its checkpoints")
+        back = Project(login(old), project.row)
+        verdict = back.get("/audit/verify").json()
+        assert not verdict["ok"] and verdict["first_bad"]["kind"] == "short", verdict
+        assert verdict["first_bad"]["seq"] == verdict["head"]["seq"] + 1 and verdict["first_bad"]["message"]
+        for n in range(3):
+            back.mint(f"instead-{n}")
+        verdict = back.get("/audit/verify").json()
+        assert not verdict["ok"] and verdict["first_bad"]["kind"] == "fork", verdict
+    finally:
+        old.stop()
+    code, said = audit("verify", "--data-dir", old.data, "--checkpoints", checkpoint_file(server))
+    assert code == 1 and ": fork: " in said, said
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A ledger of a real server: its export, a later export, checkpoints copied before both, and their key."""
+    folder = tmp_path_factory.mktemp("exported")
+    server = Server(folder, checkpoint_seconds=1).start()
+    try:
+        project = busy(server, rounds=8)
+        eventually(lambda: proven(project), 10)
+        checkpoints = folder / "checkpoints.ndjson"
+        checkpoints.write_bytes(checkpoint_file(server).read_bytes())
+        project.mint("not signed")
+        export = project.get("/audit", format="ndjson").text
+    finally:
+        server.stop()
+    key = audit("key", "--data-dir", server.data)[1].strip()
+    return [json.loads(line) for line in export.splitlines()], checkpoints, key
+
+
+# What is done to the lines, which are newest first, and how it is named. Entry 5 is lines[-5].
+EXPORT_CRIMES = {
+    "nothing": (lambda lines: None, 0, "whole: "),
+    "edit": (lambda lines: lines[-5].update(entry=lines[-6]["entry"]), 1, "BROKEN at seq 5: misplaced"),
+    "edit of what is shown": (lambda lines: lines[-5].update(actor="system"), 1, "BROKEN at seq 5: retold"),
+    "edit of a hash": (lambda lines: lines[-5].update(hash="0" * 64), 1, "BROKEN at seq 5: hash"),
+    "insert": (lambda lines: lines.insert(2, lines[-5]), 1, "BROKEN at seq 5: doubled"),
+    "delete": (lambda lines: lines.pop(-5), 1, "BROKEN at seq 5: gap"),
+    "swap": (lambda lines: swap(lines[-5], lines[-6]), 1, "BROKEN at seq 5: misplaced"),
+    "tail cut": (lambda lines: lines.__delitem__(slice(0, 3)), 1, ": short: "),
+    "tail cut beyond the newest checkpoint": (lambda lines: lines.pop(0), 0, "which is all"),
+}
+
+
+def swap(one, other):
+    one["seq"], other["seq"] = other["seq"], one["seq"]
+
+
+@pytest.mark.parametrize("crime", EXPORT_CRIMES)
+def test_every_crime_on_an_export_is_named(exported, tmp_path, crime):
+    lines, checkpoints, key = exported
+    commit, expected, word = EXPORT_CRIMES[crime]
+    lines = [dict(line) for line in lines]
+    newest = lines[0]["seq"]
+    commit(lines)
+    export = tmp_path / "export.ndjson"
+    export.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    code, said = audit("verify", export, "--checkpoints", checkpoints, "--public-key", key)
+    assert code == expected and word in said, said
+    if crime == "nothing":
+        assert f"nothing is provable yet from seq {newest} on" in said, said
+
+
+def test_two_exports_that_differ_are_a_fork(own_server, tmp_path):
+    server = own_server()
+    project = busy(server)
+    server.stop()
+    twin = server.copy(server.folder / "twin")
+    exports = []
+    for one in (server, twin):
+        one.start()
+        here = Project(login(one), project.row)
+        here.mint("the same name, another agent")
+        exports.append(tmp_path / f"{len(exports)}.ndjson")
+        exports[-1].write_text(here.get("/audit", format="ndjson").text)
+        one.stop()
+    fork = json.loads(exports[0].read_text().splitlines()[0])["seq"]
+    code, said = audit("verify", exports[0], "--against", exports[1])
+    assert code == 1 and f"BROKEN at seq {fork}: fork:" in said, said
+    assert audit("verify", exports[0], "--against", exports[0])[0] == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["nowhere.ndjson"],
+        ["nowhere.ndjson", "--checkpoints", "c"],
+        ["e", "--data-dir", "d"],
+        ["--data-dir", "/nonexistent"],
+        ["e", "--checkpoints", "c", "--public-key", "no key"],
+    ],
+)
+def test_what_cannot_be_verified_is_neither_whole_nor_broken(words):
+    code, said = audit("verify", *words)
+    assert code == 2 and said.startswith("thalamus: "), said

@@ -146,6 +146,8 @@ impl Actor for ProjectActor {
     async fn pre_start(&self, myself: ActorRef<ProjectMessage>, (): ()) -> Result<State, ActorProcessingErr> {
         let loaded = load::load(&*self.store, self.project, &self.keys.ledger).await.map_err(Uncertain::Ledger)?;
         let mut state = State::new(loaded, self.clock.now());
+        // The append of an earlier life may be durable without anybody having heard of it.
+        self.changes.ledger_grew(self.project);
         self.adopt_lost_deliveries(&mut state);
         let agents: std::collections::BTreeSet<AgentId> =
             state.log.fold.open_commands().map(|open| open.command.agent).collect();

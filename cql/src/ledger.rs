@@ -19,7 +19,7 @@ pub mod head;
 pub mod open;
 pub mod projection;
 
-pub use audit::{AuditPage, Verified};
+pub use audit::AuditPage;
 pub use commands::CommandPage;
 pub use entries::{Appended, Receipt};
 pub use projection::Projector;

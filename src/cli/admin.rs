@@ -81,7 +81,7 @@ async fn open(config: &Config) -> anyhow::Result<Opened> {
     if matches!(config.store, config::StoreConfig::Embedded) && !config.data_dir.is_dir() {
         bail!("there is no data folder {} (setting `data-dir`)", config.data_dir.display());
     }
-    store::open_store(config)
+    store::open_briefly(config)
         .await
         .context("the store is not available to this command; stop the server if one runs on it")
 }

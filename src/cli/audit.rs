@@ -1,191 +1,238 @@
-//! `thalamus audit`: checks on an exported ledger, without a server and without a key.
+//! `thalamus audit`: ledgers verified without the server's word: an export with the public key alone, or a store.
+//!
+//! ```text
+//! export   reads an exported ledger, of any length, and walks it
+//! signed   what files of checkpoints say
+//! store    walks every ledger of a store
+//! ```
 
-use std::io::{BufRead, BufReader, Write};
+mod export;
+mod signed;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Display;
+use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use clap::{Arg, ArgMatches, Command};
-use domain::id::ProjectId;
-use domain::ledger::Sealed;
-use domain::ledger::chain::{Broken, genesis};
-use serde::Deserialize;
+use anyhow::{Context as _, bail};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use domain::ledger::{Inspected, PublicKey};
 
-const HELP: &str = "\
-The export is what GET /api/v1/projects/SLUG/audit?format=ndjson answers: one entry a line, each with its exact
-bytes. The chain of hashes is computed again; no key is needed, and none can be checked. An edit, an insertion, a
-deletion or a swap is named by the first sequence number that does not follow. What an export alone cannot show is
-a tail that was cut off: compare its last hash with one that was noted earlier.
+use super::flags;
+use crate::checkpoints::key;
+use export::Export;
+use signed::Signed;
+
+const VERIFY_HELP: &str = "\
+An export is what GET /api/v1/projects/SLUG/audit?format=ndjson answers: one entry a line, each with its exact bytes.
+The chain of hashes is computed again, so an edit, an insertion, a deletion and a swap are named by the first sequence
+number that is wrong. Checkpoints, signed by the server outside its store, also show a tail that was cut off and a
+chain that was written anew; so does a second export of the same ledger. What is younger than the newest checkpoint is
+not provable yet, and the answer says from which entry on. Copy the checkpoints first and export then: an export that
+is older than the checkpoints looks like one whose tail was cut off.
+
+A store is verified with the server stopped, every project of it, also with the key that only the server has.
+
+The exit code is 0 if everything is whole, 1 if something is wrong, 2 if it could not be verified.
+
+Examples:
+  thalamus audit key --data-dir thalamus-data
+  curl -sb jar 'http://127.0.0.1:7700/api/v1/projects/default/audit?format=ndjson' > export.ndjson
+  thalamus audit verify export.ndjson --checkpoints thalamus-data-checkpoints.ndjson --public-key \"$KEY\"
+  thalamus audit verify export.ndjson --against export-of-last-year.ndjson
+  thalamus audit verify --data-dir thalamus-data";
+
+const KEY_HELP: &str = "\
+Note it where the server cannot change it: whoever verifies needs it, and no secret.
 
 Example:
-  curl -sb jar 'http://127.0.0.1:7700/api/v1/projects/default/audit?format=ndjson' > export.ndjson
-  thalamus audit verify export.ndjson";
-
-/// Lines between two words of progress.
-const PROGRESS_EVERY: usize = 100_000;
+  thalamus audit key --data-dir thalamus-data";
 
 pub(super) fn command() -> Command {
+    let many = |name: &'static str| Arg::new(name).long(name).action(ArgAction::Append);
     Command::new("audit")
-        .about("Check a project's ledger")
+        .about("Verify ledgers")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(
             Command::new("verify")
-                .about("Verify an exported ledger offline")
-                .arg(Arg::new("export").value_name("EXPORT").required(true).help("The export: one entry a line"))
-                .after_help(HELP),
+                .about("Verify an exported ledger offline, or every ledger of a store")
+                .arg(Arg::new("export").value_name("EXPORT").help("The export: one entry a line"))
+                .arg(many("checkpoints").value_name("FILE").help("A file of signed checkpoints; may be given again"))
+                .arg(many("public-key").value_name("KEY").help(
+                    "The key they are signed with, as `thalamus audit key` prints it, or a file that holds it; may be given again",
+                ))
+                .arg(Arg::new("against").long("against").value_name("EXPORT").help("A second export of the same ledger"))
+                .args(flags::of_audit())
+                .after_help(VERIFY_HELP),
+        )
+        .subcommand(
+            Command::new("key")
+                .about("Print the public key of this server's checkpoints")
+                .args(flags::of_audit())
+                .after_help(KEY_HELP),
         )
 }
 
 pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    let Some(path) = matches.subcommand_matches("verify").and_then(|verify| verify.get_one::<String>("export")) else {
-        anyhow::bail!("nothing to verify");
+    let mut out = Vec::new();
+    let done = match matches.subcommand() {
+        Some(("verify", matches)) => verify(matches, &mut out).await,
+        Some(("key", matches)) => print_key(matches, &mut out),
+        Some(_) | None => bail!("name what to do; see `thalamus audit --help`"),
     };
-    let file = std::fs::File::open(path).with_context(|| format!("cannot open {path}"))?;
-    let (project, chain) = read(BufReader::new(file))?;
-    let verdict = verify(project, &chain);
-    let mut out = std::io::stdout();
-    writeln!(out, "{verdict}")?;
-    Ok(if verdict.first_bad.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    std::io::stdout().write_all(&out)?;
+    Ok(match done {
+        Ok(Some(true)) => ExitCode::SUCCESS,
+        Ok(Some(false)) => ExitCode::from(1),
+        // The settings were complained about.
+        Ok(None) => ExitCode::from(2),
+        Err(error) => {
+            super::complain(&format!("not verified: {error:#}"));
+            ExitCode::from(2)
+        }
+    })
 }
 
-#[derive(Deserialize)]
-struct Line {
-    project_id: Option<ProjectId>,
-    seq: u64,
-    hash: String,
-    entry: String,
-    mac: String,
+fn print_key(matches: &ArgMatches, out: &mut impl Write) -> anyhow::Result<Option<bool>> {
+    let Some(config) = super::settle(matches) else { return Ok(None) };
+    let path = &config.checkpoints.key;
+    let key = key::load(path)?.with_context(|| {
+        format!("there is no key {} (setting `checkpoint-key`); the first start makes it", path.display())
+    })?;
+    writeln!(out, "{}", key.public())?;
+    Ok(Some(true))
 }
 
-/// The project and its entries in the order of the chain.
-fn read(export: impl BufRead) -> anyhow::Result<(ProjectId, Vec<Sealed>)> {
-    let (mut project, mut chain) = (None, Vec::new());
-    for (number, line) in export.lines().enumerate() {
-        let line = line.context("export not readable")?;
-        if line.trim().is_empty() {
-            continue;
+/// Whether everything is whole; `None` if the settings are wrong.
+async fn verify(matches: &ArgMatches, out: &mut impl Write) -> anyhow::Result<Option<bool>> {
+    let text = |name: &str| matches.get_one::<String>(name).map(String::as_str);
+    let texts = |name: &str| -> Vec<&str> {
+        matches.get_many::<String>(name).into_iter().flatten().map(String::as_str).collect()
+    };
+    let (files, against) = (texts("checkpoints"), text("against"));
+    let keys = texts("public-key").into_iter().map(public_key).collect::<anyhow::Result<Vec<_>>>()?;
+    let settings = flags::given(matches);
+    match text("export") {
+        Some(_) if !settings.is_empty() => bail!("give an export or a store, not both"),
+        Some(path) => verify_export(path, &files, &keys, against, out).map(Some),
+        None if against.is_some() => bail!("--against compares two exports; name the first one too"),
+        None if settings.is_empty() => {
+            bail!("name an export, or a store with --data-dir; see `thalamus audit verify --help`")
         }
-        let what = || format!("line {} is no entry of an export", number + 1);
-        let line: Line = serde_json::from_str(&line).with_context(what)?;
-        let this = line.project_id.unwrap_or(ProjectId::NIL);
-        if *project.get_or_insert(this) != this {
-            anyhow::bail!("line {} belongs to another project than the first", number + 1);
-        }
-        chain.push(Sealed {
-            seq: line.seq,
-            bytes: STANDARD.decode(&line.entry).with_context(what)?,
-            hash: hex::decode(&line.hash).ok().and_then(|hash| hash.try_into().ok()).with_context(what)?,
-            mac: hex::decode(&line.mac).ok().and_then(|mac| mac.try_into().ok()).with_context(what)?,
-        });
-        if chain.len() % PROGRESS_EVERY == 0 {
-            tracing::info!(entries = chain.len(), "read");
-        }
+        None => match super::settle(matches) {
+            Some(config) => store::verify(&config, &files, keys, out).await.map(Some),
+            None => Ok(None),
+        },
     }
-    chain.sort_by_key(|sealed| sealed.seq);
-    Ok((project.context("the export holds no entry")?, chain))
 }
 
-struct Verdict {
-    first: u64,
-    last: u64,
-    head: String,
-    checked: usize,
-    first_bad: Option<Broken>,
-}
-
-/// Walks the chain; a part that does not begin at 1 is taken on its first entry's word.
-fn verify(project: ProjectId, chain: &[Sealed]) -> Verdict {
-    let (first, last) = (chain.first().map_or(0, |sealed| sealed.seq), chain.last().map_or(0, |sealed| sealed.seq));
-    let mut verdict = Verdict { first, last, head: String::new(), checked: 0, first_bad: None };
-    let mut before = genesis(project);
-    let mut rest = chain;
-    if let [start, others @ ..] = chain
-        && start.seq > 1
-    {
-        (before, rest, verdict.checked) = (start.hash, others, 1);
+fn public_key(given: &str) -> anyhow::Result<PublicKey> {
+    if let Ok(key) = given.parse() {
+        return Ok(key);
     }
-    for (expected, sealed) in (chain.len() as u64 - rest.len() as u64 + first..).zip(rest) {
-        if let Err(broken) = sealed.verify(expected, &before, None) {
-            verdict.first_bad = Some(broken);
-            break;
+    let text = std::fs::read_to_string(given)
+        .with_context(|| format!("--public-key is neither 64 hex digits nor a readable file: {given}"))?;
+    text.parse().with_context(|| format!("{given} holds no public key"))
+}
+
+fn verify_export(
+    path: &str,
+    files: &[&str],
+    keys: &[PublicKey],
+    against: Option<&str>,
+    out: &mut impl Write,
+) -> anyhow::Result<bool> {
+    if files.is_empty() != keys.is_empty() {
+        bail!(
+            "--checkpoints and --public-key belong together; `thalamus audit key` prints the key on the server's machine"
+        );
+    }
+    let mut export = Export::open(path)?;
+    let signed = Signed::read(files, keys, Some(export.project()))?;
+    let witnesses = signed.of(export.project());
+    let walked = export.walk(&witnesses)?;
+    let mut is_whole = say(out, &walked)?;
+    is_whole &= say_rest(out, path, &export)?;
+    is_whole &= signed.say(out)?;
+    if let Some(other) = against {
+        let mut second = Export::open(other)?;
+        if second.project() != export.project() {
+            bail!("{other} is an export of another project");
         }
-        before = sealed.hash;
-        verdict.checked += 1;
-    }
-    verdict.head = hex::encode(before);
-    verdict
-}
-
-impl std::fmt::Display for Verdict {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.first_bad {
-            Some(broken) => write!(
-                f,
-                "BROKEN at seq {}: {:?}; {} entries from seq {} on are whole",
-                broken.seq, broken.kind, self.checked, self.first
-            ),
-            None => {
-                write!(
-                    f,
-                    "whole: {} entries, seq {} to {}, last hash {}",
-                    self.checked, self.first, self.last, self.head
-                )?;
-                if self.first > 1 {
-                    write!(f, "\nthe export begins at seq {}: what stands before it is not checked", self.first)?;
-                }
-                Ok(())
+        let walked = second.walk(&witnesses)?;
+        writeln!(out, "the second export, {other}:")?;
+        is_whole &= say(out, &walked)?;
+        is_whole &= say_rest(out, other, &second)?;
+        match export.first_difference(&second)? {
+            None => writeln!(out, "the two exports agree wherever both have an entry")?,
+            Some(seq) => {
+                is_whole = false;
+                writeln!(out, "BROKEN at seq {seq}: fork: the two exports hold different entries from seq {seq} on")?;
             }
         }
     }
+    Ok(is_whole)
 }
 
-#[cfg(test)]
-mod tests {
-    use domain::command::{Actor, Source};
-    use domain::ledger::entry::Login;
-    use domain::ledger::{Entry, Kind, LedgerKey};
-    use domain::time::Timestamp;
+/// What a walk came to.
+struct Walked {
+    found: Inspected,
+    /// More than the sentence says.
+    detail: Option<String>,
+    /// Whether there were checkpoints to compare with.
+    has_witnesses: bool,
+}
 
-    use super::*;
-
-    fn chain(length: u64) -> Vec<Sealed> {
-        let mut before = genesis(ProjectId::NIL);
-        (1..=length)
-            .map(|seq| {
-                let kind = Kind::Login(Login { user: None, success: seq % 2 == 0, reason: None });
-                let entry = Entry { seq, at: Timestamp::EPOCH, actor: Actor::System, source: Source::default(), kind };
-                let sealed = Sealed::new(&entry, &before, &LedgerKey::new(&[7; 32]));
-                before = sealed.hash;
-                sealed
-            })
-            .collect()
+/// Says what a walk found, and whether the chain is whole.
+fn say(out: &mut impl Write, walked: &Walked) -> std::io::Result<bool> {
+    let Walked { found, detail, has_witnesses } = walked;
+    let Inspected { first, checked, head_seq, .. } = *found;
+    match (found.first_bad, found.sentence()) {
+        (Some(bad), Some(sentence)) => {
+            writeln!(out, "BROKEN at seq {}: {}: {sentence}", bad.seq, bad.kind.as_str())?;
+            if let Some(detail) = detail {
+                writeln!(out, "  {detail}")?;
+            }
+            writeln!(out, "  {checked} entries from seq {first} on follow from each other")?;
+        }
+        _ => writeln!(
+            out,
+            "whole: {checked} entries, seq {first} to {head_seq}, last hash {}",
+            hex::encode(found.head_hash)
+        )?,
     }
-
-    fn first_bad(chain: &[Sealed]) -> Option<u64> {
-        verify(ProjectId::NIL, chain).first_bad.map(|broken| broken.seq)
+    if first > 1 && found.proven + 1 != first {
+        writeln!(
+            out,
+            "the export begins at seq {first}: what stands before it is not checked, and seq {first} is taken on its word"
+        )?;
     }
-
-    #[test]
-    fn every_crime_is_named_by_the_first_entry_that_does_not_follow() {
-        let whole = chain(9);
-        assert_eq!(first_bad(&whole), None);
-        assert_eq!(first_bad(&whole[3..]), None, "a part is checked on its first entry's word");
-        let mut edited = whole.clone();
-        edited[4].bytes[20] ^= 1;
-        assert_eq!(first_bad(&edited), Some(5));
-        let mut deleted = whole.clone();
-        deleted.remove(4);
-        assert_eq!(first_bad(&deleted), Some(5));
-        let mut swapped = whole.clone();
-        swapped.swap(4, 5);
-        (swapped[4].seq, swapped[5].seq) = (5, 6);
-        assert_eq!(first_bad(&swapped), Some(5));
-        let mut inserted = whole.clone();
-        inserted.insert(4, whole[4].clone());
-        assert_eq!(first_bad(&inserted), Some(6));
-        let other = ProjectId::from_bytes([1; 16]);
-        assert_eq!(verify(other, &whole).first_bad.map(|broken| broken.seq), Some(1), "another project's chain");
+    match (has_witnesses, found.proven, found.unproven_from()) {
+        (false, _, _) => writeln!(
+            out,
+            "no checkpoint was compared: a tail that was cut off, or a chain that was written anew, would not show"
+        )?,
+        (true, 0, _) => writeln!(out, "nothing is proven by a checkpoint")?,
+        (true, proven, None) => writeln!(out, "proven up to seq {proven}, which is all")?,
+        (true, proven, Some(from)) => {
+            writeln!(out, "proven up to seq {proven}; nothing is provable yet from seq {from} on")?
+        }
     }
+    Ok(found.first_bad.is_none())
+}
+
+/// Says which lines of an export are no entries of it, and whether there are none.
+fn say_rest(out: &mut impl Write, path: &str, export: &Export) -> std::io::Result<bool> {
+    for (line, why) in export.strays() {
+        writeln!(out, "BROKEN: line {line} of {path} {why}")?;
+    }
+    Ok(export.strays().is_empty())
+}
+
+/// A word of progress; nobody is left to tell when standard error is closed.
+fn progress(what: impl Display) {
+    let _ = writeln!(std::io::stderr(), "thalamus: {what}");
 }

@@ -17,6 +17,12 @@ pub(super) fn of_store() -> Vec<Arg> {
     SETTINGS.iter().filter(chosen).map(flag).collect()
 }
 
+/// The settings that say where the store and its checkpoints are.
+pub(super) fn of_audit() -> Vec<Arg> {
+    let chosen = |setting: &&Setting| matches!(setting.section, "Store" | "Audit") || setting.key == "config";
+    SETTINGS.iter().filter(chosen).map(flag).collect()
+}
+
 fn flag(setting: &'static Setting) -> Arg {
     let arg = Arg::new(setting.key)
         .long(setting.key)

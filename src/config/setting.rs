@@ -39,6 +39,7 @@ const SERVER: &str = "Server";
 const ACCOUNTS: &str = "First start";
 const STORE: &str = "Store";
 const LIMITS: &str = "Behaviour and limits";
+const AUDIT: &str = "Audit";
 const WATCH: &str = "Observation";
 
 const fn setting(section: &'static str, key: &'static str, value: &'static str) -> Setting {
@@ -148,6 +149,16 @@ pub const SETTINGS: &[Setting] = &[
         .or("35")
         .allow("a whole number from 1 to 3650")
         .says("How long tasks are kept."),
+    setting(AUDIT, "checkpoint-file", "FILE")
+        .allow("the path of a file that this server may create and append to")
+        .says("Where signed checkpoints of the ledgers are appended. Without it: beside the data folder, named like it with `-checkpoints.ndjson` behind."),
+    setting(AUDIT, "checkpoint-key", "FILE")
+        .allow("the path of a file that only this server can read")
+        .says("The key that signs checkpoints, made at the first start. Without it: `checkpoint-key` in the data folder."),
+    setting(AUDIT, "checkpoint-seconds", "SECONDS")
+        .or("10")
+        .allow("a whole number from 1 to 3600")
+        .says("How often checkpoints of ledgers that grew are signed; each thousandth entry has one of its own."),
     setting(WATCH, "metrics-token", "TOKEN")
         .hidden()
         .allow("at least 16 characters")

@@ -105,3 +105,17 @@ fn the_help_names_every_setting_with_its_variable() {
     }
     assert!(help.contains("Examples:"));
 }
+
+#[test]
+fn checkpoints_stand_beside_the_data_folder_unless_they_are_put_elsewhere() {
+    let paths = |flags: &[(&'static str, &str)]| {
+        let CheckpointConfig { file, key, every: _ } = resolve(flags, &[], "").expect("settings").checkpoints;
+        (file.display().to_string(), key.display().to_string())
+    };
+    let pair = |file: &str, key: &str| (file.to_owned(), key.to_owned());
+    assert_eq!(paths(&[]), pair("thalamus-data-checkpoints.ndjson", "thalamus-data/checkpoint-key"));
+    assert_eq!(paths(&[("data-dir", "/var/t/")]), pair("/var/t-checkpoints.ndjson", "/var/t/checkpoint-key"));
+    assert_eq!(paths(&[("data-dir", ".")]), pair("./checkpoints.ndjson", "./checkpoint-key"));
+    let elsewhere = [("checkpoint-file", "/worm/c.ndjson"), ("checkpoint-key", "/keys/c")];
+    assert_eq!(paths(&elsewhere), pair("/worm/c.ndjson", "/keys/c"));
+}

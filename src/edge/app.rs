@@ -10,6 +10,7 @@ use domain::secret::MasterSecret;
 use super::auth::password::Passwords;
 use super::auth::throttle::Throttle;
 use super::live::Subscriptions;
+use crate::checkpoints::Checkpoints;
 use crate::config::Config;
 use crate::store::Opened;
 
@@ -29,6 +30,8 @@ pub struct Shared {
     pub master: MasterSecret,
     /// Every actor; the only way to change what they own.
     pub mesh: Mesh,
+    /// `None`: this server cannot sign.
+    pub checkpoints: Option<Checkpoints>,
     pub passwords: Passwords,
     pub logins: Throttle,
     /// Connects of agents.
@@ -49,7 +52,13 @@ impl Deref for App {
 }
 
 impl App {
-    pub fn new(opened: Opened, config: Config, master: MasterSecret, mesh: Mesh) -> Self {
+    pub fn new(
+        opened: Opened,
+        config: Config,
+        master: MasterSecret,
+        mesh: Mesh,
+        checkpoints: Option<Checkpoints>,
+    ) -> Self {
         let logins = Throttle::per_minute(config.login_limit_per_minute);
         Self(Arc::new(Shared {
             store: Arc::clone(&opened.store),
@@ -57,6 +66,7 @@ impl App {
             clock: mesh.clock().clone(),
             master,
             mesh,
+            checkpoints,
             passwords: Passwords::new(),
             logins,
             connects: Throttle::per_minute(CONNECTS_PER_MINUTE),

@@ -101,6 +101,7 @@ impl ProjectActor {
                     self.complete(myself, state, input, verdict, Some(&receipt));
                 }
                 self.changes.tell(self.project, Topic::Command);
+                self.changes.ledger_grew(self.project);
                 Ok(())
             }
             // Another home was first: read on, decide again.

@@ -201,7 +201,7 @@ async fn judge(world: &World) {
 async fn folds_alike(observer: &Memory, world: &World) -> Vec<String> {
     let key = || LedgerKey::new(master().site_key(KeyUse::Ledger, PROJECT).as_bytes());
     let mut wrongs = Vec::new();
-    let verified = audit::verify(observer, PROJECT, &key(), |_| {}).await.expect("an observer never fails");
+    let verified = audit::verify(observer, PROJECT, &key(), &[], |_| {}).await.expect("an observer never fails");
     if verified.first_bad.is_some() || verified.checked != world.judge().seq() {
         wrongs.push(format!("the audit says {verified:?}"));
     }

@@ -1,8 +1,7 @@
 //! Entries as auditors read them, and the walk that verifies a whole chain.
 
 use domain::id::ProjectId;
-use domain::ledger::chain::{Broken, Fault, Hash, genesis};
-use domain::ledger::{AuditFilter, AuditItem, Entry, LedgerKey};
+use domain::ledger::{AuditFilter, AuditItem, Entry, Inspected, Inspection, LedgerKey, Witness};
 
 use super::{entries, head};
 use crate::store::{Result, Store, StoreError};
@@ -56,47 +55,28 @@ pub async fn list(
     }
 }
 
-/// What a walk over a whole chain found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verified {
-    /// Entries that follow from each other, from the first on.
-    pub checked: u64,
-    pub head_seq: u64,
-    pub head_hash: Hash,
-    pub first_bad: Option<Broken>,
-}
-
-/// Walks a chain from its first entry; `progress` hears how many entries hold so far.
+/// Walks a chain from its first entry, beside the checkpoints that were signed of it, in order; `progress` hears how
+/// many entries hold so far.
 pub async fn verify(
     store: &dyn Store,
     project: ProjectId,
     key: &LedgerKey,
+    witnesses: &[Witness],
     mut progress: impl FnMut(u64) + Send,
-) -> Result<Verified> {
-    let mut verified = Verified { checked: 0, head_seq: 0, head_hash: genesis(project), first_bad: None };
+) -> Result<Inspected> {
+    let mut walk = Inspection::new(project, Some(key), witnesses);
     // Read first: the head may only grow while we walk.
     let known = head::load(store, project).await?.seq();
     loop {
-        let page = entries::tail(store, project, verified.head_seq + 1, PAGE).await?;
+        let page = entries::tail(store, project, walk.found().head_seq + 1, PAGE).await?;
         for sealed in &page {
-            match sealed.verify(verified.head_seq + 1, &verified.head_hash, Some(key)) {
-                Ok(_) => {
-                    verified.checked += 1;
-                    (verified.head_seq, verified.head_hash) = (sealed.seq, sealed.hash);
-                }
-                Err(broken) => {
-                    verified.first_bad = Some(broken);
-                    return Ok(verified);
-                }
+            if walk.take(sealed).is_err() {
+                return Ok(walk.end(known));
             }
         }
-        progress(verified.checked);
+        progress(walk.found().checked);
         if page.len() < PAGE {
-            break;
+            return Ok(walk.end(known));
         }
     }
-    if verified.head_seq < known {
-        verified.first_bad = Some(Broken { seq: verified.head_seq + 1, kind: Fault::Short });
-    }
-    Ok(verified)
 }

@@ -75,7 +75,7 @@ async fn a_ledger_goes_on_across_its_chunks() {
     }
     let down = entries::before(&store, PROJECT, 10_005, 10).await.unwrap();
     assert_eq!(down.iter().map(|entry| entry.seq).collect::<Vec<_>>(), (9_995..10_005).rev().collect::<Vec<_>>());
-    let verified = audit::verify(&store, PROJECT, &key(), |_| {}).await.unwrap();
+    let verified = audit::verify(&store, PROJECT, &key(), &[], |_| {}).await.unwrap();
     assert_eq!((verified.checked, verified.head_seq, verified.first_bad), (10_050, 10_050, None));
     assert_eq!(&verified.head_hash, log.fold.hash());
 }
@@ -98,13 +98,16 @@ async fn tampering_is_found_at_its_seq() {
     let row = |seq| Key::new(Table::Ledger, entries::partition(PROJECT, 0), entries::clustering(seq));
     let tamper = async |commit| assert_eq!(store.commit_one(commit).await.unwrap(), Committed::Done);
     let stored = store.get(&row(20)).await.unwrap().unwrap();
-    let found = async || audit::verify(&store, PROJECT, &key(), |_| {}).await.unwrap().first_bad;
+    let found = async || audit::verify(&store, PROJECT, &key(), &[], |_| {}).await.unwrap().first_bad;
     let mut edited = stored.to_vec();
     *edited.last_mut().unwrap() ^= 1;
     tamper(Commit::replace(row(20), stored.clone(), edited.clone())).await;
     let bad = found().await.unwrap();
     assert_eq!((bad.seq, bad.kind), (20, Fault::Hash));
-    tamper(Commit::remove(row(20), edited)).await;
+    tamper(Commit::replace(row(20), edited, "short")).await;
+    let bad = found().await.unwrap();
+    assert_eq!((bad.seq, bad.kind), (20, Fault::Hash));
+    tamper(Commit::remove(row(20), "short")).await;
     let bad = found().await.unwrap();
     assert_eq!((bad.seq, bad.kind), (20, Fault::Gap));
     tamper(Commit::insert(row(20), stored)).await;

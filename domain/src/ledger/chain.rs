@@ -52,12 +52,38 @@ pub enum Fault {
     Unreadable,
     /// The entry says another number than its place.
     Misplaced,
+    /// Two entries have this number.
+    Doubled,
+    /// The entry after it follows from the one before it.
+    Inserted,
     /// The hash does not follow.
     Hash,
     /// The hash follows, but was not made with our key.
     Mac,
     /// The chain is whole, but shorter than what we know was written.
     Short,
+    /// The chain is whole, but another entry was signed, or stands in another copy.
+    Fork,
+    /// What is shown of the entry is not what it says.
+    Retold,
+}
+
+impl Fault {
+    /// The word that answers name it by.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gap => "gap",
+            Self::Unreadable => "unreadable",
+            Self::Misplaced => "misplaced",
+            Self::Doubled => "doubled",
+            Self::Inserted => "inserted",
+            Self::Hash => "hash",
+            Self::Mac => "mac",
+            Self::Short => "short",
+            Self::Fork => "fork",
+            Self::Retold => "retold",
+        }
+    }
 }
 
 /// Where a chain breaks first.
@@ -96,11 +122,17 @@ impl Sealed {
         if !bool::from(link(before, &self.bytes).ct_eq(&self.hash)) {
             return Err(broken(Fault::Hash));
         }
+        self.read(key)
+    }
+
+    /// Reads it without knowing what stands before it.
+    pub fn read(&self, key: Option<&LedgerKey>) -> Result<Entry, Broken> {
+        let broken = |kind| Broken { seq: self.seq, kind };
         if key.is_some_and(|key| !bool::from(key.mac(&self.hash).ct_eq(&self.mac))) {
             return Err(broken(Fault::Mac));
         }
         let entry = Entry::decode(&self.bytes).map_err(|_| broken(Fault::Unreadable))?;
-        if entry.seq != seq { Err(broken(Fault::Misplaced)) } else { Ok(entry) }
+        if entry.seq != self.seq { Err(broken(Fault::Misplaced)) } else { Ok(entry) }
     }
 }
 

@@ -112,7 +112,7 @@ impl Node {
             terms: Terms { command_timeout_secs: 60, bulk_limit_per_minute: 10 },
             master: master.clone(),
         });
-        let app = App::new(opened, config, master, mesh.await.unwrap());
+        let app = App::new(opened, config, master, mesh.await.unwrap(), None);
         let password_hash = Passwords::new().hash(PASSWORD).await.unwrap();
         Self { router: router(app.clone()), app, memory, password_hash }
     }
