@@ -49,6 +49,8 @@ enum Words {
     Done(usize),
     Failed,
     Unsupported,
+    /// Success of a command that is another agent's.
+    Foreign,
 }
 
 /// Why a connection is over.
@@ -270,7 +272,15 @@ impl Process {
                 self.owe(&frame, claim, Words::Failed, soon);
                 self.owe(&frame, claim, done, soon * 2);
             }
-            91..96 => self.owe(&frame, claim, Words::Failed, soon),
+            91..94 => {
+                self.owe(&frame, claim, done, soon);
+                let foreign = world.judge().foreign(self.agent, self.dice.below(100));
+                if let Some(foreign) = foreign {
+                    world.count("agent: answers for another agent");
+                    self.owe(&foreign.command.to_string(), foreign, Words::Foreign, Duration::ZERO);
+                }
+            }
+            94..97 => self.owe(&frame, claim, Words::Failed, soon),
             _ => self.owe(&frame, claim, Words::Unsupported, soon),
         }
         None
@@ -299,15 +309,17 @@ impl Process {
                 side.command_ack(&mut bytes, frame, Some(&claim), now);
                 return connection.line.send(bytes, &mut self.dice);
             }
-            Words::Done(_) => None,
+            Words::Done(_) | Words::Foreign => None,
             Words::Failed => Some("it did not work"),
             Words::Unsupported => Some("adapter 'celery' does not support action 'x'"),
         };
-        self.world.judge().said(owed.claim, error.is_none());
-        connection.line.wire.answered(owed.claim);
+        if owed.words != Words::Foreign {
+            self.world.judge().said(owed.claim, error.is_none());
+            connection.line.wire.answered(owed.claim);
+        }
         let result = match owed.words {
             Words::Done(ids) => Some(json!({ "succeeded": ids })),
-            Words::Ack | Words::Failed | Words::Unsupported => None,
+            Words::Ack | Words::Failed | Words::Unsupported | Words::Foreign => None,
         };
         side.command_result(&mut bytes, frame, result.as_ref(), error, Some(&claim), now);
         connection.line.send(bytes, &mut self.dice);

@@ -89,6 +89,18 @@ impl Judge {
         self.cases.get(&command)
     }
 
+    /// Rows that bulk commands have come to: frozen chunks, and outcomes of those that were answered.
+    pub(super) fn chunk_rows(&self) -> usize {
+        self.cases.values().map(|case| case.chunks.unwrap_or(0) as usize + case.answered_chunks.len()).sum()
+    }
+
+    /// The n-th of the open commands of other agents.
+    pub(super) fn foreign(&self, agent: AgentId, n: usize) -> Option<Claim> {
+        let open = |case: &&Case| case.agent != agent && case.outcome.is_none() && !case.dispatched.is_empty();
+        let foreign: Vec<&Case> = self.cases.values().filter(open).collect();
+        foreign.get(n % foreign.len().max(1)).and_then(|case| case.dispatched.last()).map(|(claim, _)| *claim)
+    }
+
     pub(super) fn key(&self, key: &str) -> Option<&(CommandId, String)> {
         self.keys.get(key)
     }

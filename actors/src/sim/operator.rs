@@ -1,6 +1,7 @@
 //! Who issues commands: with keys and without, at any node or at two at once, again and again until answered.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cql::engine::memory::Dice;
@@ -53,6 +54,17 @@ pub(super) fn any_draft(dice: &mut Dice, n: usize) -> Draft {
         17 => draft(Verb::RateLimit, agent, user, r#"{"task_name":"t","rate":"1/s"}"#),
         _ => bulk(agent, user, n, [1, 40, 260][dice.below(3)]),
     }
+}
+
+/// What is limited, wanted several times at once.
+pub(super) fn burst(dice: &mut Dice, n: usize) -> Vec<Draft> {
+    let (agent, user) = (AGENTS[dice.below(AGENTS.len())], USERS[dice.below(USERS.len())]);
+    let is_bulk = dice.chance(0.7);
+    let one = |k: usize| match is_bulk {
+        true => bulk(agent, user, 1000 + n * 10 + k, 3),
+        false => draft(Verb::PurgeQueue, agent, user, r#"{"queue":"q","force":true}"#),
+    };
+    (0..2 + dice.below(4)).map(one).collect()
 }
 
 fn bulk(agent: AgentId, user: UserId, n: usize, ids: usize) -> Draft {
@@ -114,6 +126,9 @@ pub(super) async fn ask(world: &World, mesh: &Mesh, draft: &Draft) -> Option<Com
         }
         Err(IssueError::Saturated | IssueError::Unavailable | IssueError::Store(_)) => {
             world.count("operator: not answered");
+            if matches!(draft.request, Request::BulkRetry { .. }) {
+                world.may_leave_ids.store(true, Ordering::Relaxed);
+            }
             return None;
         }
     }

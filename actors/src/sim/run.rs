@@ -1,22 +1,24 @@
 //! One seed: chaos, then health, then the last judgement.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cql::engine::memory::{Dice, Faults, Memory};
 use cql::ledger::{audit, commands, head, open};
 use cql::{Store, Table};
 use domain::command::{Status, Verb};
-use domain::id::CommandId;
-use domain::ledger::{LedgerKey, Log};
+use domain::id::{AgentId, CommandId};
+use domain::ledger::{Entry, Kind, LedgerKey, Log, Sealed};
 use domain::secret::KeyUse;
 use tokio::time::sleep;
 
 use super::agent::Process;
-use super::operator::{any_draft, ask, delete, issue, task};
+use super::operator::{any_draft, ask, burst, delete, issue, task};
 use super::store::{CrashPlan, Lie};
 use super::tally::Tally;
 use super::world::{AGENTS, PROJECT, QUIET, TIMEOUT_SECS, USERS, World, master};
+use crate::mesh::Mesh;
 
 /// Things that happen in a run, one after the other.
 const OPERATIONS: usize = 40;
@@ -30,6 +32,8 @@ pub(super) struct Report {
     pub(super) tally: Tally,
     /// The ledger's last hash: equal runs have equal hashes.
     pub(super) hash: [u8; 32],
+    /// The ledger, a line per entry.
+    pub(super) story: Vec<String>,
 }
 
 fn faults(dice: &mut Dice) -> Faults {
@@ -69,8 +73,18 @@ pub(super) async fn run(seed: u64, lie: Option<Lie>) -> Report {
     judge(&world).await;
     let mut tally = world.tally();
     tally.add_store(world.memory.injected());
+    let story = story(world.observer()).await;
     let mut judge = world.judge();
-    Report { violations: std::mem::take(&mut judge.violations), tally, hash: *judge.hash() }
+    Report { violations: std::mem::take(&mut judge.violations), tally, hash: *judge.hash(), story }
+}
+
+async fn story(observer: &Memory) -> Vec<String> {
+    let all = cql::ledger::entries::tail(observer, PROJECT, 1, 100_000).await.expect("an observer never fails");
+    let line = |sealed: &Sealed| match Entry::decode(&sealed.bytes) {
+        Ok(Entry { seq, at, actor, kind, .. }) => format!("{seq} {at} {actor} {kind:?}"),
+        Err(error) => format!("{}: {error}", sealed.seq),
+    };
+    all.iter().map(line).collect()
 }
 
 /// Ends nodes that are to die, and starts them again after a while.
@@ -120,7 +134,13 @@ async fn happen(world: &Arc<World>, dice: &mut Dice, n: usize) {
                 world.nodes[node].start(&world).await;
             });
         }
-        16..24 => {
+        16..21 => {
+            for draft in burst(dice, n) {
+                let other = dice.below(world.nodes.len());
+                tokio::spawn(issue(Arc::clone(world), other, draft, dice.roll()));
+            }
+        }
+        21..28 => {
             let user = USERS[dice.below(USERS.len())];
             tokio::spawn(delete(Arc::clone(world), node, user, dice.bytes()));
         }
@@ -146,26 +166,32 @@ async fn recover(world: &Arc<World>, dice: &mut Dice) {
     sleep(RECOVERY).await;
     let now = world.clock.now();
     world.judge().expect_health(now);
-    for (n, node) in world.nodes.iter().enumerate() {
-        for agent in AGENTS {
-            let Some(mesh) = node.mesh().filter(|mesh| mesh.directory().is_connected(agent)) else { continue };
-            let name = format!("health-{n}-{}", dice.roll());
-            let wanted = task(Verb::RetryTask, agent, USERS[0], &name);
-            let Some(command) = ask(world, &mesh, &wanted).await else {
-                world.judge().accuse("a healthy node does not answer".to_owned());
-                continue;
-            };
-            sleep(Duration::from_secs(10)).await;
-            let status = world.judge().case(command.id).and_then(|case| case.outcome).map(|ended| ended.status);
-            if status != Some(Status::Succeeded) {
-                let id = command.id;
-                world.judge().accuse(format!("{id} at node {n} has come to {status:?}, and its agent is healthy"));
-            }
-            let quiet = task(Verb::CancelTask, agent, USERS[0], &format!("{QUIET}-{name}"));
-            ask(world, &mesh, &quiet).await;
+    for (n, mesh, agent) in connected(world) {
+        let wanted = task(Verb::RetryTask, agent, USERS[0], &format!("health-{n}-{}", dice.roll()));
+        let Some(command) = ask(world, &mesh, &wanted).await else {
+            world.judge().accuse("a healthy node does not answer".to_owned());
+            continue;
+        };
+        sleep(Duration::from_secs(10)).await;
+        let status = world.judge().case(command.id).and_then(|case| case.outcome).map(|ended| ended.status);
+        if status != Some(Status::Succeeded) {
+            let id = command.id;
+            world.judge().accuse(format!("{id} at node {n} has come to {status:?}, and its agent is healthy"));
         }
     }
+    // Last, for each may take a lane on every node.
+    for (n, mesh, agent) in connected(world) {
+        let quiet = task(Verb::CancelTask, agent, USERS[0], &format!("{QUIET}-{n}-{}", dice.roll()));
+        ask(world, &mesh, &quiet).await;
+    }
     sleep(Duration::from_secs(u64::from(TIMEOUT_SECS) + 10)).await;
+}
+
+/// Every node with every agent that is connected there.
+fn connected(world: &World) -> Vec<(usize, Mesh, AgentId)> {
+    let running = world.nodes.iter().enumerate().filter_map(|(n, node)| Some((n, node.mesh()?)));
+    let each = |(n, mesh): (usize, Mesh)| AGENTS.map(|agent| (n, mesh.clone(), agent));
+    running.flat_map(each).filter(|(_, mesh, agent)| mesh.directory().is_connected(*agent)).collect()
 }
 
 async fn judge(world: &World) {
@@ -193,6 +219,12 @@ async fn judge(world: &World) {
         wrongs.push("the project stands as busy, and nothing is open".to_owned());
     }
     wrongs.extend(folds_alike(observer, world).await);
+    let frozen = world.judge().chunk_rows();
+    let stored = observer.count(Table::CommandChunk);
+    let may_leave = world.may_leave_ids.load(Ordering::Relaxed) || world.memory.injected().write_failed > 0;
+    if stored < frozen || (stored > frozen && !may_leave) {
+        wrongs.push(format!("{frozen} chunks and outcomes of chunks, of which {stored} are stored"));
+    }
     let mut judge = world.judge();
     wrongs.into_iter().for_each(|wrong| judge.accuse(wrong));
 }
@@ -219,16 +251,16 @@ async fn folds_alike(observer: &Memory, world: &World) -> Vec<String> {
         wrongs.push("the fold from the head is another than the fold from the start".to_owned());
     }
     let keys = observer.count(Table::Idem);
-    let held = all.iter().filter(|sealed| whole_key(sealed)).count();
+    let held = all.iter().filter(|sealed| has_key(sealed)).count();
     if keys != held {
         wrongs.push(format!("{held} keys, of which {keys} are stored"));
     }
     wrongs
 }
 
-fn whole_key(sealed: &domain::ledger::Sealed) -> bool {
-    domain::ledger::Entry::decode(&sealed.bytes).is_ok_and(|entry| match entry.kind {
-        domain::ledger::Kind::Issued(issued) => issued.idempotency_key.is_some(),
+fn has_key(sealed: &Sealed) -> bool {
+    Entry::decode(&sealed.bytes).is_ok_and(|entry| match entry.kind {
+        Kind::Issued(issued) => issued.idempotency_key.is_some(),
         _ => false,
     })
 }

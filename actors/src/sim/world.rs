@@ -24,7 +24,7 @@ pub(super) const USERS: [UserId; 2] = [UserId::from_bytes([5; 16]), UserId::from
 /// Short, so that many commands meet their deadline.
 pub(super) const TIMEOUT_SECS: u32 = 20;
 /// Low, so that it is met often.
-pub(super) const BULK_LIMIT: u32 = 4;
+pub(super) const BULK_LIMIT: u32 = 3;
 /// An action on such a target is never answered, however healthy the agent.
 pub(super) const QUIET: &str = "quiet";
 
@@ -43,6 +43,8 @@ pub(super) struct World {
     tally: Mutex<Tally>,
     crashed: Mutex<VecDeque<usize>>,
     crash: Notify,
+    /// Frozen ids may stay: a bulk command was not answered, or a write failed.
+    pub(super) may_leave_ids: AtomicBool,
 }
 
 pub(super) fn master() -> MasterSecret {
@@ -73,6 +75,7 @@ impl World {
             tally: Mutex::new(Tally::default()),
             crashed: Mutex::new(VecDeque::new()),
             crash: Notify::new(),
+            may_leave_ids: AtomicBool::new(false),
             clock,
         })
     }
