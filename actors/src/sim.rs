@@ -16,9 +16,11 @@
 //! operator   who issues commands, and tries again
 //! judge      what must always hold
 //! tally      how often each fault was injected
+//! cluster    the same judge over two nodes on a real cluster, in real time
 //! ```
 
 mod agent;
+mod cluster;
 mod judge;
 mod link;
 mod node;

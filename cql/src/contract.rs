@@ -75,7 +75,7 @@ async fn fjall_keeps_the_contract() {
 /// A keyspace for all runs: keys are fresh, and creating tables takes seconds. Needs a server:
 /// `THALAMUS_TEST_CQL=host:port`, which `make test` starts and sets. Without one there is nothing to test
 /// against, and the test says so.
-fn cluster() -> Option<CqlConfig> {
+pub(crate) fn cluster() -> Option<CqlConfig> {
     let Ok(node) = std::env::var("THALAMUS_TEST_CQL") else {
         println!("not run: THALAMUS_TEST_CQL is not set; `make test` starts a server and sets it");
         return None;

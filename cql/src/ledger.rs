@@ -31,4 +31,6 @@ pub const CHUNK_ENTRIES: u64 = 10_000;
 pub const APPEND_MAX: usize = 64;
 
 #[cfg(test)]
+mod cluster;
+#[cfg(test)]
 mod tests;

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::command::record::Delivered;
 use domain::command::{Action, Actor, Claim, Redelivery, Status};
-use domain::id::{AgentId, CommandId, SessionId, UserId};
+use domain::id::{AgentId, CommandId, ProjectId, SessionId, UserId};
 use domain::ledger::entry::{ChunkOutcome, Dispatch, Issued, Late, Outcome};
 use domain::ledger::{Entry, Kind, LedgerKey, Route, Sealed, chain};
 use domain::time::Timestamp;
 
-use super::world::{BULK_LIMIT, PROJECT};
+use super::world::BULK_LIMIT;
 
 /// How late a command may end in health.
 const LATE_MICROS_MAX: i64 = 1_000_000;
@@ -58,11 +58,11 @@ pub(super) struct Judge {
 }
 
 impl Judge {
-    pub(super) fn new(key: LedgerKey) -> Self {
+    pub(super) fn new(project: ProjectId, key: LedgerKey) -> Self {
         Self {
             key,
             seq: 0,
-            hash: chain::genesis(PROJECT),
+            hash: chain::genesis(project),
             at: Timestamp::EPOCH,
             cases: BTreeMap::new(),
             keys: BTreeMap::new(),

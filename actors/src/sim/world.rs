@@ -71,7 +71,7 @@ impl World {
             lie,
             plan: Mutex::new(Some(plan)),
             calm: AtomicBool::new(false),
-            judge: Mutex::new(Judge::new(key)),
+            judge: Mutex::new(Judge::new(PROJECT, key)),
             tally: Mutex::new(Tally::default()),
             crashed: Mutex::new(VecDeque::new()),
             crash: Notify::new(),
