@@ -15,7 +15,7 @@ VENV       := .deps/venv
 # Servers under test are started by scripts/with-cassandra.sh and by the fixtures, on free ports.
 WITH_CQL   := scripts/with-cassandra.sh
 
-.PHONY: help run build check fmt test test-rust test-python test-cql test-celery durability fuzz-json sim bench setup clean-deps
+.PHONY: help run build check fmt test test-rust test-python test-stores test-cql test-celery durability fuzz-json sim bench setup clean-deps
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,8 +42,8 @@ fmt: ## format the Rust code
 setup: ## install what the tests need, pinned: Redis, a Python venv, the Cassandra jars
 	scripts/setup-tests.sh
 
-test: setup ## all tests, against servers that it starts and stops itself
-	$(WITH_CQL) $(MAKE) --no-print-directory test-rust test-python
+test: setup ## all tests, on both stores, against servers that it starts and stops itself
+	$(WITH_CQL) $(MAKE) --no-print-directory test-rust test-stores
 
 test-rust: ## the Rust tests only (with Cassandra when THALAMUS_TEST_CQL=host:port is set)
 	cargo test --workspace --locked --no-fail-fast
@@ -52,6 +52,10 @@ test-python: ## the tests from outside: the binary, real agents, real workers
 	@test -x $(VENV)/bin/pytest || scripts/setup-tests.sh
 	cargo build --locked --bin thalamus
 	$(VENV)/bin/pytest tests $(PYTEST_ARGS)
+
+test-stores: ## the tests from outside, and again on Cassandra those that are about more than workers
+	$(MAKE) --no-print-directory test-python
+	THALAMUS_TEST_STORE=cql $(MAKE) --no-print-directory test-python PYTEST_ARGS='-m "not (cql or celery or engines)" $(PYTEST_ARGS)'
 
 test-cql: setup ## the contract suite of the store and all tests from outside, on a real Cassandra
 	$(WITH_CQL) bash -euc 'cargo test -p cql --locked; THALAMUS_TEST_STORE=cql $(MAKE) --no-print-directory test-python'

@@ -15,8 +15,17 @@ STORE = os.environ.get("THALAMUS_TEST_STORE", "embedded")
 STRICT = os.environ.get("THALAMUS_TEST_STRICT") == "1"
 
 
-def pytest_collection_modifyitems(items):
-    """Keeps tests that share an expensive fixture on one process (xdist's loadgroup)."""
+def pytest_configure():
+    if STORE not in ("embedded", "cql") or (STORE == "cql" and not CQL):
+        raise pytest.UsageError("THALAMUS_TEST_STORE is embedded or cql, and cql needs THALAMUS_TEST_CQL: use `make test-cql`")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Keeps tests that share an expensive fixture on one process (xdist's loadgroup); leaves out those of the other store."""
+    other = [item for item in items if STORE == "cql" and item.get_closest_marker("embedded")]
+    if other:
+        config.hook.pytest_deselected(items=other)
+        items[:] = [item for item in items if item not in other]
     for item in items:
         if not any(mark.name == "xdist_group" for mark in item.iter_markers()):
             item.add_marker(pytest.mark.xdist_group(item.module.__name__))
@@ -54,7 +63,7 @@ def server(tmp_path_factory):
     """The server that most tests share."""
     one = new_server(tmp_path_factory.mktemp("server"), heartbeat_seconds=2, command_timeout_seconds=20)
     yield one.start(deadline=120)
-    one.stop()
+    one.discard()
 
 
 @pytest.fixture(scope="session")
@@ -84,6 +93,8 @@ def own_server(tmp_path):
     yield start
     for one in running:
         one.stop()
+    for one in running:
+        one.discard()
 
 
 def login(server):

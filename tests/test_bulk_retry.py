@@ -16,7 +16,7 @@ from harness.wait import eventually
 from harness.worker import CeleryWorker
 
 ENDED = ("succeeded", "failed", "timed_out")
-STORES = ["embedded", pytest.param("cql", marks=pytest.mark.cql)]
+STORES = [pytest.param("embedded", marks=pytest.mark.embedded), pytest.param("cql", marks=pytest.mark.cql)]
 
 
 def new_ids(count):
@@ -219,6 +219,7 @@ def args_in(redis, queue):
     return [json.loads(base64.b64decode(message["body"]))[0][0] for message in messages]
 
 
+@pytest.mark.xdist_group("ten thousand")
 @pytest.mark.celery
 @pytest.mark.timeout(400)
 def test_ten_thousand_ids_are_retried_once_each_in_bounded_time(server, admin):
@@ -256,6 +257,7 @@ def test_ten_thousand_ids_are_retried_once_each_in_bounded_time(server, admin):
         redis.stop()
 
 
+@pytest.mark.xdist_group("killed")
 @pytest.mark.celery
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("after", [0, 0.25], ids=["between", "within"])

@@ -21,7 +21,7 @@ def node(tmp_path_factory):
         pytest.skip("THALAMUS_TEST_CQL is not set: no Cassandra")
     one = Server(tmp_path_factory.mktemp("node"), store="cql", cql=CQL, heartbeat_seconds=2, command_timeout_seconds=20)
     yield one.start(deadline=120)
-    one.stop()
+    one.discard()
 
 
 def story(project, agent, count=40):

@@ -29,7 +29,7 @@ def hasty(tmp_path_factory):
     """A server whose commands time out after three seconds."""
     server = new_server(tmp_path_factory.mktemp("hasty"), command_timeout_seconds=TIMEOUT, heartbeat_seconds=2).start(deadline=120)
     yield server
-    server.stop()
+    server.discard()
 
 
 @pytest.fixture(scope="module")

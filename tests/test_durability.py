@@ -225,6 +225,7 @@ def check_commands(project, accepted, executed):
     assert any(row["status"] == "succeeded" for row in rows.values())
 
 
+@pytest.mark.embedded
 @pytest.mark.timeout(120 + ROUNDS * 15)
 def test_acked_events_and_accepted_commands_survive_kill_9_under_load(own_server):
     kill_under_load(own_server(store="embedded", command_timeout_seconds=10, heartbeat_seconds=2), ROUNDS)
@@ -304,6 +305,7 @@ def written(path):
     return len(data.rstrip(b"\0"))
 
 
+@pytest.mark.embedded
 @pytest.mark.parametrize("tear", TAILS.values(), ids=TAILS.keys())
 def test_a_torn_tail_of_the_journal_is_survived(own_server, tmp_path, tear):
     server = own_server(store="embedded")
@@ -328,6 +330,7 @@ def test_a_torn_tail_of_the_journal_is_survived(own_server, tmp_path, tear):
         shutil.rmtree(twin.folder, ignore_errors=True)
 
 
+@pytest.mark.embedded
 def test_two_servers_never_share_a_data_folder(own_server):
     first = own_server(store="embedded")
     second = Server(first.folder / "other")

@@ -11,7 +11,7 @@ from harness.client import Project
 from harness.wait import eventually
 
 ENDED = ("succeeded", "failed", "timed_out")
-STORES = ["embedded", pytest.param("cql", marks=pytest.mark.cql)]
+STORES = [pytest.param("embedded", marks=pytest.mark.embedded), pytest.param("cql", marks=pytest.mark.cql)]
 BODIES = {
     "retry-task": {"engine": "celery", "task_id": "t-1", "override_kwargs": {"password": "s3cret-value", "n": 1.50}},
     "cancel-task": {"engine": "celery", "task_id": "t-1"},

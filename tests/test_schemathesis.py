@@ -57,7 +57,7 @@ class Scene:
 
     def close(self):
         self.agent.close()
-        self.server.stop()
+        self.server.discard()
 
 
 def bearer(token):

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from harness.cql import execute
 from harness.wait import eventually
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -145,6 +146,12 @@ class Server:
                 self.process.kill()
                 self.process.wait()
         self.process = None
+
+    def discard(self):
+        """Stops for good. On Cassandra the keyspace goes too: each of its tables holds memory of the node."""
+        self.stop()
+        if self.store == "cql":
+            execute(self.settings["cql_nodes"], f"DROP KEYSPACE IF EXISTS {self.keyspace}")
 
     def restart(self):
         self.stop()
