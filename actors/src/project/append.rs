@@ -194,7 +194,9 @@ impl ProjectActor {
             (Input::Lane { command, .. }, Verdict::HandedOut(None)) => {
                 self.tell_release(state, command);
             }
-            (Input::Answer { claim, .. }, Verdict::Answered { ended: true, scheduled }) => {
+            (Input::Answer { agent, claim, .. }, Verdict::Answered { ended: true, scheduled }) => {
+                // Another attempt may be in a lane, and its own answer may never come.
+                self.tell_forget(state, agent, claim.command);
                 state.forget(claim.command);
                 self.tell_scheduled(scheduled);
             }

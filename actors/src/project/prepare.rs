@@ -1,6 +1,7 @@
 //! What has to be read or written before a draft or an answer can be decided.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cql::ledger::{commands, projection};
 use cql::{Store, StoreError};
@@ -17,6 +18,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::handle::IssueError;
 use super::state::{Input, Issuing, State};
 use super::{ProjectActor, ProjectMessage};
+
+/// Between tries to read what an answer needs; about half a minute in all.
+const READ_PAUSE_FIRST: Duration = Duration::from_millis(100);
+const READ_PAUSE_MAX: Duration = Duration::from_secs(15);
 
 /// A draft whose reads and writes are done.
 pub struct Ready {
@@ -107,7 +112,8 @@ fn frozen(chunks: &[Chunk]) -> Frozen {
 }
 
 /// What an answer needs: the frozen ids of its chunk, or the certainty that its command has ended without a late
-/// result so far. `None`: the answer is to no command of this agent's.
+/// result so far. `None`: the answer is to no command of this agent's. An agent does not repeat its answer, so a
+/// read that fails is tried again.
 pub(super) async fn find_answered(
     store: &dyn Store,
     project: ProjectId,
@@ -115,23 +121,34 @@ pub(super) async fn find_answered(
     claim: Claim,
     is_bulk: bool,
 ) -> Option<(Option<Chunk>, bool)> {
-    let read = async {
-        if is_bulk {
-            return Ok(commands::frozen(store, project, claim.command, claim.chunk)
-                .await?
-                .map(|chunk| (Some(chunk), false)));
+    let mut pause = READ_PAUSE_FIRST;
+    loop {
+        match read_answered(store, project, agent, claim, is_bulk).await {
+            Ok(found) => return found,
+            Err(error) if pause > READ_PAUSE_MAX => {
+                tracing::warn!(command.id = %claim.command, error = %error, "result dropped: its command cannot be read");
+                return None;
+            }
+            Err(_) => tokio::time::sleep(pause).await,
         }
-        let row = commands::get(store, project, claim.command).await?;
-        let ended = row.is_some_and(|row| row.agent == agent && row.late_status.is_none());
-        Ok::<_, StoreError>(ended.then_some((None, true)))
-    };
-    match read.await {
-        Ok(found) => found,
-        Err(error) => {
-            tracing::warn!(command.id = %claim.command, error = %error, "result dropped: its command cannot be read");
-            None
-        }
+        pause *= 2;
     }
+}
+
+async fn read_answered(
+    store: &dyn Store,
+    project: ProjectId,
+    agent: AgentId,
+    claim: Claim,
+    is_bulk: bool,
+) -> Result<Option<(Option<Chunk>, bool)>, StoreError> {
+    if is_bulk {
+        let chunk = commands::frozen(store, project, claim.command, claim.chunk).await?;
+        return Ok(chunk.map(|chunk| (Some(chunk), false)));
+    }
+    let row = commands::get(store, project, claim.command).await?;
+    let ended = row.is_some_and(|row| row.agent == agent && row.late_status.is_none());
+    Ok(ended.then_some((None, true)))
 }
 
 /// A caller that went away needs no answer.

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use cql::Table;
-use cql::engine::memory::{Faults, Memory};
+use cql::engine::memory::{Fault, Faults, Memory};
 use cql::ledger::commands;
 use domain::command::{Draft, FrozenTask, Status, Verb};
 use domain::ledger::Refusal;
@@ -147,4 +147,25 @@ async fn a_chunks_answer_that_comes_again_leaves_the_next_chunk_its_lane() {
     worker.say(&second.0, &second.1, success(r#"{"succeeded":50}"#)).await;
     worker.serve().await;
     node.until(other.id, Status::Succeeded).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_outlives_reads_that_fail() {
+    let node = Node::new().await;
+    let mut worker = node.connect(AGENT, "w1");
+    let issued = node.project.issue(bulk(300)).await.unwrap();
+    let (frame, claim) = worker.next().await.unwrap().written();
+    node.store.inject(Fault::ReadFailed);
+    node.store.inject(Fault::ReadFailed);
+    worker.say(&frame, &claim, success(r#"{"succeeded":250}"#)).await;
+    assert_eq!(serve_chunk(&mut worker).await, 50);
+    node.until(issued.id, Status::Succeeded).await;
+    // A late answer reads the row of its command.
+    let silent = node.project.issue(retry("t1")).await.unwrap();
+    let (frame, claim) = worker.next().await.unwrap().written();
+    node.until(silent.id, Status::TimedOut).await;
+    node.store.inject(Fault::ReadFailed);
+    worker.say(&frame, &claim, success("{}")).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(node.command(silent.id).await.late_status, Some(Status::Succeeded));
 }

@@ -1,9 +1,12 @@
 use std::time::Duration;
 
+use cql::engine::memory::{Faults, Memory};
 use domain::command::Status;
 use domain::command::record::Delivered;
+use domain::time::Timestamp;
 
 use super::harness::*;
+use crate::clock::Clock;
 use crate::project::Heard;
 
 #[tokio::test(start_paused = true)]
@@ -167,4 +170,24 @@ async fn a_command_that_another_home_ended_frees_its_lane_here() {
     let second = here.project.issue(retry("t2")).await.unwrap();
     worker.serve().await;
     here.until(second.id, Status::Succeeded).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_overtakes_a_redelivery_leaves_no_lane_taken() {
+    let slow = Duration::from_millis(100);
+    let store = Memory::with_faults(1, Faults { latency: slow..=slow, ..Faults::default() });
+    let node = Node::on(store, Clock::starting_at(Timestamp::from_secs(1_800_000_000))).await;
+    let mut first = node.connect(AGENT, "w1");
+    let issued = node.project.issue(cancel("t1")).await.unwrap();
+    let (frame, claim) = first.next().await.unwrap().written();
+    let (session, mut other) = (first.session, node.connect(AGENT, "w2"));
+    first.drop_session();
+    // The second attempt is on its way to the store.
+    tokio::time::sleep(slow / 2).await;
+    node.project.heard(AGENT, session, &frame.id, Some(&claim), success("{}")).await;
+    other.next().await.expect("it was dispatched").written();
+    node.until(issued.id, Status::Succeeded).await;
+    let second = node.project.issue(retry("t2")).await.unwrap();
+    other.serve().await;
+    node.until(second.id, Status::Succeeded).await;
 }
