@@ -76,7 +76,7 @@ impl Process {
     }
 
     pub(super) async fn live(mut self) {
-        loop {
+        while !self.world.is_deserted() {
             if let Some(mut connection) = self.connect() {
                 match self.serve(&mut connection).await {
                     End::Cut => {}

@@ -14,6 +14,7 @@ use domain::secret::KeyUse;
 use tokio::time::sleep;
 
 use super::agent::Process;
+use super::node::Node;
 use super::operator::{any_draft, ask, burst, delete, issue, task};
 use super::store::{CrashPlan, Lie};
 use super::tally::Tally;
@@ -69,7 +70,11 @@ pub(super) async fn run(seed: u64, lie: Option<Lie>) -> Report {
         happen(&world, &mut dice, n).await;
         sleep(dice.duration(&(Duration::ZERO..=Duration::from_millis(1500)))).await;
     }
-    recover(&world, &mut dice).await;
+    if dice.chance(0.2) {
+        desert(&world).await;
+    } else {
+        recover(&world, &mut dice).await;
+    }
     judge(&world).await;
     let mut tally = world.tally();
     tally.add_store(world.memory.injected());
@@ -185,6 +190,19 @@ async fn recover(world: &Arc<World>, dice: &mut Dice) {
         ask(world, &mesh, &quiet).await;
     }
     sleep(Duration::from_secs(u64::from(TIMEOUT_SECS) + 10)).await;
+}
+
+/// Every node dies, and nobody comes back but the nodes: what is open ends all the same.
+async fn desert(world: &Arc<World>) {
+    world.count("everything: crash, and nobody comes back");
+    world.desert();
+    world.calm_down();
+    world.nodes.iter().for_each(Node::crash);
+    sleep(Duration::from_secs(35)).await;
+    for node in &world.nodes {
+        node.start(world).await;
+    }
+    sleep(RECOVERY).await;
 }
 
 /// Every node with every agent that is connected there.

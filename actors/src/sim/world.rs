@@ -39,6 +39,8 @@ pub(super) struct World {
     pub(super) plan: Mutex<Option<CrashPlan>>,
     /// Nothing goes wrong any more.
     calm: AtomicBool,
+    /// Agents and operators are gone for good.
+    deserted: AtomicBool,
     judge: Mutex<Judge>,
     tally: Mutex<Tally>,
     crashed: Mutex<VecDeque<usize>>,
@@ -71,6 +73,7 @@ impl World {
             lie,
             plan: Mutex::new(Some(plan)),
             calm: AtomicBool::new(false),
+            deserted: AtomicBool::new(false),
             judge: Mutex::new(Judge::new(PROJECT, key)),
             tally: Mutex::new(Tally::default()),
             crashed: Mutex::new(VecDeque::new()),
@@ -86,6 +89,14 @@ impl World {
 
     pub(super) fn is_calm(&self) -> bool {
         self.calm.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_deserted(&self) -> bool {
+        self.deserted.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn desert(&self) {
+        self.deserted.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn calm_down(&self) {
