@@ -195,7 +195,9 @@ def test_a_retry_at_a_later_time_runs_then_and_not_before(pair):
     ran = pair.ran("math.add")
     done = pair.act("retry-task", task_id=one, eta_seconds=3)
     never(lambda: pair.ran("math.add") > ran, during=1.5, every=0.2, why="it ran at once")
-    assert pair.row(done["result"]["new_task_id"])["state"] == "succeeded" and pair.ran("math.add") == ran + 1
+    row = pair.row(done["result"]["new_task_id"])
+    assert row["state"] == "succeeded" and pair.ran("math.add") == ran + 1
+    assert datetime.fromisoformat(row["eta"]) <= datetime.fromisoformat(row["started_at"]), "M38: our command said when"
 
 
 # --- the other pools

@@ -5,6 +5,7 @@ import uuid
 import pytest
 from rq.job import Job
 
+from harness.client import text_of
 from harness.engines import WORDS, Engine
 from harness.wait import eventually, never
 
@@ -35,6 +36,23 @@ def test_a_failed_task_says_why_as_far_as_the_engine_tells(engine):
     if engine.name != "arq":
         assert row["exception"] == "ValueError: no such thing"
     assert row["result"] is None
+
+
+def test_secrets_in_what_failed_are_nowhere(engine, server):
+    """WIRE 12.10: huey and TaskIQ send the text of an exception as it is."""
+    row = engine.row(engine.send("fail", "to carol.private@corp.example with sk_live_4242424242424242"), "failed")
+    everywhere = text_of([row, engine.project.events(row["task_id"], engine=engine.name), engine.project.walk()]) + server.log()
+    for secret in ("carol.private", "sk_live_4242424242424242"):
+        assert secret not in everywhere
+
+
+@pytest.mark.parametrize("engine", ["dramatiq", "huey"], indirect=True)
+def test_a_task_that_the_engine_retries_counts_its_retries_once(engine):
+    """WIRE 12.4: each retry adds two `received` beside its `retried`."""
+    row = engine.row(engine.send("flaky", str(uuid.uuid4()), 2), "succeeded")
+    row = eventually(lambda: (r := engine.project.task(row["task_id"], engine=engine.name))["retry_count"] == 2 and r, 10)
+    kinds = [event["kind"] for event in engine.project.events(row["task_id"], engine=engine.name)]
+    assert kinds.count("task.retried") == 2 and kinds.count("task.started") == 3 and kinds.count("task.succeeded") == 1
 
 
 def test_a_retry_with_both_halves_really_runs(engine):
