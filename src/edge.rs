@@ -7,7 +7,7 @@
 //! auth       who is calling; guard: enforces the route table
 //! extract    typed, strict ways into a request
 //! error      the one error and its one mapping
-//! cursor     page cursors
+//! cursor     page cursors; sheet: spreadsheets of any rows
 //! audit      what account changes leave in the ledger
 //! presence   what agents said about themselves
 //! ```
@@ -40,6 +40,7 @@ pub mod queues;
 pub mod resources;
 pub mod route;
 pub mod sessions;
+pub mod sheet;
 pub mod socket;
 pub mod stats;
 pub mod tasks;

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! query    the list's parameters
-//! export   csv and ndjson; ndjson carries each entry's bytes, so that an outsider can recompute the chain
+//! column   what `fields` can name
+//! export   csv, xlsx and ndjson; ndjson carries each entry's bytes, so that an outsider can recompute the chain
 //! verify   the walk, with progress
 //! ```
 
+mod column;
 mod export;
 mod query;
 mod verify;
@@ -30,6 +32,8 @@ use super::error::ApiResult;
 use super::extract::Query;
 use super::openapi::Errors;
 use super::route::Route;
+use column::{Column, Projected, Row};
+use export::Form;
 use query::{Format, ListParameters, ListQuery};
 use verify::Verdict;
 
@@ -50,8 +54,16 @@ pub fn router() -> OpenApiRouter<App> {
 
 #[derive(Serialize)]
 struct Page {
-    items: Vec<AuditItem>,
+    items: Items,
     next_cursor: Option<String>,
+}
+
+/// Items, whole or with the asked members only.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Items {
+    Whole(Vec<AuditItem>),
+    Projected(Vec<Projected>),
 }
 
 #[derive(ToSchema)]
@@ -105,11 +117,12 @@ struct AuditPublic {
     occurred_at: String,
 }
 
-/// The project's chain, newest first; `format` csv or ndjson streams everything that the filters admit.
+/// The project's chain, newest first; `format` csv, xlsx or ndjson streams everything that the filters admit.
 #[utoipa::path(get, path = "/api/v1/projects/{slug}/audit", tag = "audit",
     security(("session" = []), ("api_key" = [])), params(("slug" = String, Path), ListParameters),
     responses((status = 200, content(
-        (AuditPage = "application/json"), (String = "text/csv"), (String = "application/x-ndjson"))), Errors))]
+        (AuditPage = "application/json"), (String = "text/csv"), (String = "application/x-ndjson"),
+        (Vec<u8> = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"))), Errors))]
 async fn list(State(app): State<App>, scope: ProjectScope, Query(query): Query<ListQuery>) -> ApiResult<Response> {
     answer(&app, scope.project_id, &scope.project.slug, query).await
 }
@@ -117,18 +130,21 @@ async fn list(State(app): State<App>, scope: ProjectScope, Query(query): Query<L
 /// The system's chain: logins, users, projects that came into being.
 #[utoipa::path(get, path = "/api/v1/audit", tag = "audit", security(("session" = []), ("api_key" = [])),
     params(ListParameters), responses((status = 200, content(
-        (AuditPage = "application/json"), (String = "text/csv"), (String = "application/x-ndjson"))), Errors))]
+        (AuditPage = "application/json"), (String = "text/csv"), (String = "application/x-ndjson"),
+        (Vec<u8> = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"))), Errors))]
 async fn system_list(State(app): State<App>, Query(query): Query<ListQuery>) -> ApiResult<Response> {
     answer(&app, ProjectId::NIL, "system", query).await
 }
 
 async fn answer(app: &App, project: ProjectId, name: &str, query: ListQuery) -> ApiResult<Response> {
-    let columnar = match query.format {
+    let tabular = |fields: Option<Vec<Column>>| fields.unwrap_or_else(|| Column::DEFAULT.to_vec());
+    let form = match query.format {
         Format::Json => return page(app, project, query).await.map(IntoResponse::into_response),
-        Format::Csv => true,
-        Format::Ndjson => false,
+        Format::Csv => Form::Csv(tabular(query.fields)),
+        Format::Xlsx => Form::Xlsx(tabular(query.fields)),
+        Format::Ndjson => Form::Ndjson(query.fields),
     };
-    export::respond(app, project, name, query.filter, columnar).await
+    export::respond(app, project, name, query.filter, form).await
 }
 
 async fn page(app: &App, project: ProjectId, query: ListQuery) -> ApiResult<Json<Page>> {
@@ -138,7 +154,11 @@ async fn page(app: &App, project: ProjectId, query: ListQuery) -> ApiResult<Json
     let limit = query.limit.unwrap_or(app.config.page_size_default);
     let page = audit::list(app.store.as_ref(), project, &query.filter, before, limit).await?;
     let next_cursor = page.next.map(|seq| cursors.seal(u128::from(seq).to_be_bytes()));
-    Ok(Json(Page { items: page.items, next_cursor }))
+    let items = match &query.fields {
+        None => Items::Whole(page.items),
+        Some(columns) => Items::Projected(page.items.iter().map(|item| Row::of(item).projected(columns)).collect()),
+    };
+    Ok(Json(Page { items, next_cursor }))
 }
 
 /// Walks the project's chain from its first entry. With `Accept: application/x-ndjson` progress comes first.

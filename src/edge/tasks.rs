@@ -4,8 +4,7 @@
 //! query    the list's parameters
 //! column   what `fields` can name, and a row's cells
 //! view     answers, and the schema of a task
-//! export   csv and ndjson, page by page, as fast as the client reads
-//! sheet    xlsx, through a file of its own
+//! export   csv, ndjson and xlsx, page by page, as fast as the client reads
 //! delete   bulk-delete
 //! ```
 
@@ -13,7 +12,6 @@ mod column;
 mod delete;
 mod export;
 mod query;
-mod sheet;
 mod view;
 
 use axum::Json;

@@ -10,32 +10,20 @@ use cql::ledger::{entries, head};
 use cql::{Store, StoreError};
 use domain::id::ProjectId;
 use domain::ledger::{AuditFilter, AuditItem, Entry, Sealed};
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use std::sync::Arc;
+use tokio::sync::mpsc;
 
+use super::column::{Chain, Column, Row};
 use crate::edge::app::App;
 use crate::edge::error::ApiResult;
-use crate::edge::tasks::neutral;
+use crate::edge::sheet::{self, SheetError};
 
 /// Entries read at a time.
 const PAGE: usize = 500;
-const COLUMNS: [&str; 14] = [
-    "seq",
-    "occurred_at",
-    "actor",
-    "action",
-    "target_type",
-    "target_id",
-    "result",
-    "outcome",
-    "command_id",
-    "force",
-    "global_throttle",
-    "source_ip",
-    "user_agent",
-    "hash",
-];
+/// Pieces of a sheet that may wait for the client.
+const AHEAD: usize = 2;
 
 /// A line of the ndjson export: the item, and what an offline verifier needs.
 #[derive(Serialize)]
@@ -47,13 +35,20 @@ struct Line<'a> {
     mac: String,
 }
 
+/// An export's form.
+pub(super) enum Form {
+    Csv(Vec<Column>),
+    Xlsx(Vec<Column>),
+    /// Whole lines, with what a verifier needs, or the asked members.
+    Ndjson(Option<Vec<Column>>),
+}
+
 /// Where an export is.
 struct Walk {
     store: Arc<dyn Store>,
     project: ProjectId,
     filter: AuditFilter,
     below: u64,
-    columnar: bool,
 }
 
 pub(super) async fn respond(
@@ -61,17 +56,32 @@ pub(super) async fn respond(
     project: ProjectId,
     name: &str,
     filter: AuditFilter,
-    columnar: bool,
+    form: Form,
 ) -> ApiResult<Response> {
     let store = app.store.clone();
     let last = entries::last(&*store, project, head::load(&*store, project).await?.seq()).await?;
     let below = last.map_or(0, |last| last.seq + 1);
-    let head = if columnar { COLUMNS.join(",") + "\r\n" } else { String::new() };
-    let walk = Walk { store, project, filter, below, columnar };
+    let walk = Walk { store, project, filter, below };
     let pages = stream::try_unfold(walk, |mut walk| async move { Ok(walk.page().await?.map(|page| (page, walk))) });
-    let body = Body::from_stream(stream::iter([Ok::<_, StoreError>(Bytes::from(head))]).chain(pages));
-    let (extension, kind) =
-        if columnar { ("csv", "text/csv; charset=utf-8") } else { ("ndjson", "application/x-ndjson") };
+    let (body, extension, kind) = match form {
+        Form::Csv(columns) => {
+            let head = stream::iter([Ok::<_, StoreError>(header(&columns))]);
+            let rows = pages.map_ok(move |page| table(&columns, &page));
+            (Body::from_stream(head.chain(rows)), "csv", "text/csv; charset=utf-8")
+        }
+        Form::Ndjson(columns) => {
+            let lines = pages.map_ok(move |page| lines(columns.as_deref(), &page));
+            (Body::from_stream(lines), "ndjson", "application/x-ndjson")
+        }
+        Form::Xlsx(columns) => {
+            let (out, pieces) = mpsc::channel::<Result<Bytes, SheetError>>(AHEAD);
+            let rows = pages.map_ok(|page| page.iter().map(|(item, _)| Row::of(item)).collect());
+            tokio::spawn(async move { sheet::run(rows, Chain(columns), out).await });
+            let pieces =
+                stream::unfold(pieces, |mut pieces| async { pieces.recv().await.map(|piece| (piece, pieces)) });
+            (Body::from_stream(pieces), "xlsx", sheet::CONTENT_TYPE)
+        }
+    };
     let mut response = body.into_response();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     if let Ok(name) = HeaderValue::from_str(&format!("attachment; filename=\"z4j-audit-{name}.{extension}\"")) {
@@ -81,12 +91,12 @@ pub(super) async fn respond(
 }
 
 impl Walk {
-    async fn page(&mut self) -> Result<Option<Bytes>, StoreError> {
+    async fn page(&mut self) -> Result<Option<Vec<(AuditItem, Sealed)>>, StoreError> {
         let page = entries::before(&*self.store, self.project, self.below, PAGE).await?;
         let Some(last) = page.last() else { return Ok(None) };
         self.below = last.seq;
-        let mut out = Vec::new();
-        for sealed in &page {
+        let mut items = Vec::new();
+        for sealed in page {
             let entry = Entry::decode(&sealed.bytes).map_err(|_| StoreError::Corrupt { what: "ledger entry" })?;
             let item = AuditItem::of(self.project, &entry, &sealed.hash);
             // Entries are in time order, so the first one that is too old ends the walk.
@@ -95,40 +105,42 @@ impl Walk {
                 break;
             }
             if self.filter.admits(&item) {
-                if self.columnar { row(&item, &mut out) } else { line(&item, sealed, &mut out) }
+                items.push((item, sealed));
             }
         }
-        Ok(Some(out.into()))
+        Ok(Some(items))
     }
 }
 
-fn line(item: &AuditItem, sealed: &Sealed, out: &mut Vec<u8>) {
-    let line = Line { item, entry: STANDARD.encode(&sealed.bytes), mac: hex::encode(sealed.mac) };
-    // Plain members always serialise.
-    out.extend(serde_json::to_vec(&line).unwrap_or_default());
-    out.push(b'\n');
+fn lines(columns: Option<&[Column]>, page: &[(AuditItem, Sealed)]) -> Bytes {
+    let mut out = Vec::new();
+    for (item, sealed) in page {
+        // Plain members always serialise.
+        out.extend(match columns {
+            Some(columns) => serde_json::to_vec(&Row::of(item).projected(columns)).unwrap_or_default(),
+            None => {
+                let line = Line { item, entry: STANDARD.encode(&sealed.bytes), mac: hex::encode(sealed.mac) };
+                serde_json::to_vec(&line).unwrap_or_default()
+            }
+        });
+        out.push(b'\n');
+    }
+    out.into()
 }
 
-fn row(item: &AuditItem, out: &mut Vec<u8>) {
-    let optional = |value: Option<String>| value.unwrap_or_default();
-    let cells = [
-        item.seq.to_string(),
-        item.occurred_at.to_string(),
-        item.actor.clone(),
-        item.action.clone(),
-        item.target_type.to_owned(),
-        optional(item.target_id.clone()),
-        item.result.to_owned(),
-        item.outcome.to_owned(),
-        optional(item.command_id.map(|id| id.to_string())),
-        item.force.to_string(),
-        item.global_throttle.to_string(),
-        optional(item.source_ip.clone()),
-        optional(item.user_agent.clone()),
-        item.hash.clone(),
-    ];
-    let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(&mut *out);
-    // A vector takes every byte.
-    drop(writer.write_record(cells.into_iter().map(|cell| neutral(cell.into()).into_owned())));
-    drop(writer.flush());
+fn header(columns: &[Column]) -> Bytes {
+    let names: Vec<&str> = columns.iter().map(|column| column.name()).collect();
+    (names.join(",") + "\r\n").into()
+}
+
+fn table(columns: &[Column], page: &[(AuditItem, Sealed)]) -> Bytes {
+    let mut out = Vec::new();
+    let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(&mut out);
+    for (item, _) in page {
+        let row = Row::of(item);
+        // A vector takes every byte.
+        drop(writer.write_record(columns.iter().map(|column| row.text(*column).into_owned())));
+    }
+    drop(writer);
+    out.into()
 }

@@ -6,6 +6,8 @@ use domain::ledger::AuditFilter;
 use serde_json::json;
 use utoipa::IntoParams;
 
+use super::column::Column;
+use crate::edge::error::Problem;
 use crate::edge::extract::{Fields, FromFields, parse};
 use crate::edge::tasks::{LIMIT_MAX, limit};
 use crate::edge::words;
@@ -19,6 +21,7 @@ pub(super) struct ListQuery {
     pub(super) cursor: Option<String>,
     pub(super) limit: Option<usize>,
     pub(super) format: Format,
+    pub(super) fields: Option<Vec<Column>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, utoipa::ToSchema)]
@@ -26,6 +29,7 @@ pub(super) struct ListQuery {
 pub(super) enum Format {
     Json,
     Csv,
+    Xlsx,
     Ndjson,
 }
 
@@ -35,6 +39,7 @@ impl FromStr for Format {
         match text {
             "json" => Ok(Self::Json),
             "csv" => Ok(Self::Csv),
+            "xlsx" => Ok(Self::Xlsx),
             "ndjson" => Ok(Self::Ndjson),
             _ => Err(()),
         }
@@ -82,9 +87,12 @@ pub(super) struct ListParameters {
     cursor: Option<String>,
     #[param(minimum = 1, maximum = 5000)]
     limit: Option<u32>,
-    /// csv and ndjson stream everything.
+    /// csv, xlsx and ndjson stream everything.
     #[param(inline)]
     format: Option<Format>,
+    /// Comma-separated members of an item, in the order wanted.
+    #[param(pattern = r"^ *[a-z_]+ *(, *[a-z_]+ *)*$", example = "seq,occurred_at,actor,action")]
+    fields: Option<String>,
 }
 
 impl FromFields for ListQuery {
@@ -105,9 +113,16 @@ impl FromFields for ListQuery {
         };
         let cursor = fields.optional("cursor", parse::text(0..=usize::MAX));
         let limit = fields.optional("limit", limit(LIMIT_MAX));
-        let format = fields.optional("format", parse::form("Input should be 'json', 'csv' or 'ndjson'"));
-        Some(Self { filter, cursor, limit, format: format.unwrap_or(Format::Json) })
+        let format = fields.optional("format", parse::form("Input should be 'json', 'csv', 'xlsx' or 'ndjson'"));
+        let chosen = fields.optional("fields", parse::commas(column));
+        Some(Self { filter, cursor, limit, format: format.unwrap_or(Format::Json), fields: chosen })
     }
+}
+
+fn column(value: &serde_json::Value) -> Result<Column, Problem> {
+    let column = value.as_str().and_then(Column::named);
+    let names = || Column::ALL.map(Column::name).join(", ");
+    column.ok_or_else(|| parse::wrong("value_error", format!("Fields are {}", names())))
 }
 
 impl ListQuery {

@@ -19,11 +19,11 @@ use tokio::sync::mpsc;
 
 use super::column::{Cell, Column, DEFAULT, Projected, neutral};
 use super::query::{Format, ListQuery};
-use super::sheet;
 use crate::edge::app::App;
 use crate::edge::auth::ProjectScope;
 use crate::edge::error::{ApiError, ApiResult};
 use crate::edge::metrics::exported;
+use crate::edge::sheet::{self, Outcome, SheetError, Table};
 
 /// Pieces that may wait for the client.
 const AHEAD: usize = 2;
@@ -32,22 +32,20 @@ const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Why an export ended before its end; the client sees a stream that is cut off.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ExportError {
+enum ExportError {
     #[error("rows not readable")]
     Store(#[from] cql::StoreError),
     #[error("rows not encodable")]
     Json(#[from] serde_json::Error),
     #[error("rows not encodable")]
     Csv(#[from] csv::Error),
-    #[error("sheet not written")]
-    Sheet(#[from] rust_xlsxwriter::XlsxError),
-    #[error("temporary file not usable")]
-    File(#[from] std::io::Error),
-    #[error("the writer of the sheet ended")]
-    Ended,
+    #[error("sheet not made")]
+    Sheet(#[from] SheetError),
+    #[error("rows not encodable")]
+    Text(#[from] std::io::Error),
 }
 
-pub(super) type Piece = Result<Bytes, ExportError>;
+type Piece = Result<Bytes, ExportError>;
 
 /// Starts an export and answers with its stream.
 pub(super) async fn respond(app: &App, scope: &ProjectScope, query: ListQuery) -> ApiResult<Response> {
@@ -56,14 +54,19 @@ pub(super) async fn respond(app: &App, scope: &ProjectScope, query: ListQuery) -
     let chosen = query.fields;
     let (extension, content_type) = match query.format {
         Format::Csv => ("csv", "text/csv; charset=utf-8"),
-        Format::Xlsx => ("xlsx", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
+        Format::Xlsx => ("xlsx", sheet::CONTENT_TYPE),
         Format::Json | Format::Ndjson => ("ndjson", "application/x-ndjson"),
     };
     let tabular = |chosen: Option<Vec<Column>>| chosen.unwrap_or_else(|| DEFAULT.to_vec());
     match query.format {
         Format::Csv => watched(extension, run(export, CsvPages::new(tabular(chosen)), out)),
         Format::Json | Format::Ndjson => watched(extension, run(export, LinePages(chosen), out)),
-        Format::Xlsx => watched(extension, sheet::run(export, tabular(chosen), out)),
+        Format::Xlsx => {
+            let pages = stream::unfold(export, |mut export| async {
+                export.next_page().await.transpose().map(|page| (page, export))
+            });
+            watched(extension, sheet::run(pages, Tasks(tabular(chosen)), out));
+        }
     }
     let first = match tokio::time::timeout(PATIENCE, pieces.recv()).await {
         Ok(Some(Err(error))) => return Err(refusal(error)),
@@ -82,25 +85,6 @@ pub(super) async fn respond(app: &App, scope: &ProjectScope, query: ListQuery) -
     Ok(response)
 }
 
-/// How an export ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    Finished,
-    /// The client went away.
-    Abandoned,
-    Failed,
-}
-
-impl Outcome {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Finished => "finished",
-            Self::Abandoned => "abandoned",
-            Self::Failed => "failed",
-        }
-    }
-}
-
 /// Lets an export run, and counts how it ended.
 fn watched(format: &'static str, export: impl Future<Output = Outcome> + Send + 'static) {
     tokio::spawn(async move { exported(format, export.await.as_str()) });
@@ -108,12 +92,10 @@ fn watched(format: &'static str, export: impl Future<Output = Outcome> + Send + 
 
 fn refusal(error: ExportError) -> ApiError {
     match error {
-        ExportError::Store(error) => error.into(),
-        error @ (ExportError::Json(_)
-        | ExportError::Csv(_)
-        | ExportError::Sheet(_)
-        | ExportError::File(_)
-        | ExportError::Ended) => ApiError::Internal(Box::new(error)),
+        ExportError::Store(error) | ExportError::Sheet(SheetError::Store(error)) => error.into(),
+        error @ (ExportError::Json(_) | ExportError::Csv(_) | ExportError::Sheet(_) | ExportError::Text(_)) => {
+            ApiError::Internal(Box::new(error))
+        }
     }
 }
 
@@ -168,7 +150,7 @@ impl CsvPages {
 }
 
 fn finished(writer: csv::Writer<Vec<u8>>) -> Piece {
-    let bytes = writer.into_inner().map_err(|error| ExportError::File(error.into_error()))?;
+    let bytes = writer.into_inner().map_err(|error| ExportError::Text(error.into_error()))?;
     Ok(Bytes::from(bytes))
 }
 
@@ -194,7 +176,7 @@ impl Pages for CsvPages {
 }
 
 /// A cell as plain text; nothing is the empty text.
-pub(super) fn text(cell: Cell<'_>) -> Cow<'_, str> {
+fn text(cell: Cell<'_>) -> Cow<'_, str> {
     match cell {
         Cell::Empty => Cow::Borrowed(""),
         Cell::Text(text) => neutral(text),
@@ -202,6 +184,27 @@ pub(super) fn text(cell: Cell<'_>) -> Cow<'_, str> {
         Cell::Time(at) => Cow::Owned(at.to_string()),
         Cell::Json(json) => neutral(Cow::Borrowed(json.get())),
         Cell::List(list) => neutral(Cow::Owned(list.join(","))),
+    }
+}
+
+/// The sheet of tasks.
+struct Tasks(Vec<Column>);
+
+impl Table for Tasks {
+    type Row = TaskRow;
+    const TITLE: &'static str = "Tasks";
+
+    fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.iter().map(|column| column.name())
+    }
+
+    fn cells<'a>(&'a self, row: &'a TaskRow) -> impl Iterator<Item = sheet::Cell<'a>> {
+        self.0.iter().map(|column| match column.cell(row) {
+            Cell::Empty => sheet::Cell::Empty,
+            Cell::Number(number) => sheet::Cell::Number(number.into()),
+            Cell::Time(at) => sheet::Cell::Time(at),
+            cell @ (Cell::Text(_) | Cell::Json(_) | Cell::List(_)) => sheet::Cell::Text(text(cell)),
+        })
     }
 }
 

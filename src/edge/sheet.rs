@@ -2,18 +2,17 @@
 //!
 //! The format's directory stands at the end of the file, so nothing can be sent before the last row is known.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
+use std::pin::pin;
 
 use axum::body::Bytes;
-use cql::tasks::Export;
-use domain::task::TaskRow;
+use cql::StoreError;
 use domain::time::Timestamp;
+use futures_util::{Stream, StreamExt};
 use rust_xlsxwriter::{Format, Workbook, Worksheet, XlsxError};
 use tokio::sync::mpsc;
-
-use super::column::{Cell, Column};
-use super::export::{ExportError, Outcome, Piece, text};
 
 /// Rows of a sheet below its header.
 const SHEET_ROWS: u32 = 1_048_575;
@@ -25,55 +24,110 @@ const AHEAD: usize = 2;
 /// The day 1970-01-01 in a spreadsheet's count.
 const EPOCH_DAY: f64 = 25_569.0;
 
-enum Rows {
-    Page(Vec<TaskRow>),
+/// The type of the file.
+pub(super) const CONTENT_TYPE: &str = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet";
+
+/// What stands in a cell. A text is written as one and never evaluated.
+pub(super) enum Cell<'a> {
+    Empty,
+    Number(f64),
+    Time(Timestamp),
+    Text(Cow<'a, str>),
+}
+
+/// What is exported: a title, columns, and a row's cells.
+pub(super) trait Table: Send + 'static {
+    type Row: Send + 'static;
+    const TITLE: &'static str;
+    fn names(&self) -> impl Iterator<Item = &'static str>;
+    fn cells<'a>(&'a self, row: &'a Self::Row) -> impl Iterator<Item = Cell<'a>>;
+}
+
+/// How an export ended, of whatever form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Finished,
+    /// The client went away.
+    Abandoned,
+    Failed,
+}
+
+impl Outcome {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::Abandoned => "abandoned",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Why there is no whole file; the client sees a stream that is cut off.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SheetError {
+    #[error("rows not readable")]
+    Store(#[from] StoreError),
+    #[error("sheet not written")]
+    Sheet(#[from] XlsxError),
+    #[error("temporary file not usable")]
+    File(#[from] std::io::Error),
+    #[error("the writer of the sheet ended")]
+    Ended,
+}
+
+enum Rows<R> {
+    Page(Vec<R>),
     /// Without it the export was given up: nothing is finished.
     End,
 }
 
-/// Walks, writes the file beside it, and streams it.
-pub(super) async fn run(mut export: Export, columns: Vec<Column>, out: mpsc::Sender<Piece>) -> Outcome {
-    let (pages, rows) = mpsc::channel(AHEAD);
+/// Takes pages, writes the file beside them, and streams it.
+pub(super) async fn run<T: Table, E: From<SheetError> + Send + 'static>(
+    pages: impl Stream<Item = Result<Vec<T::Row>, StoreError>>,
+    table: T,
+    out: mpsc::Sender<Result<Bytes, E>>,
+) -> Outcome {
+    let mut pages = pin!(pages);
+    let (ahead, rows) = mpsc::channel(AHEAD);
     let sender = out.clone();
-    let writer = tokio::task::spawn_blocking(move || write_and_send(&columns, rows, &sender));
+    let writer = tokio::task::spawn_blocking(move || write_and_send(&table, rows, &sender));
     loop {
         let page = tokio::select! {
-            page = export.next_page() => page,
+            page = pages.next() => page,
             () = out.closed() => return Outcome::Abandoned,
         };
         let rows = match page {
-            Ok(Some(rows)) => Rows::Page(rows),
-            Ok(None) => Rows::End,
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "export cut off");
-                // A client that is gone needs no reason.
-                drop(out.send(Err(error.into())).await);
-                return Outcome::Failed;
-            }
+            Some(Ok(rows)) => Rows::Page(rows),
+            None => Rows::End,
+            Some(Err(error)) => return cut_off(error.into(), &out).await,
         };
         let is_last = matches!(rows, Rows::End);
-        if pages.send(rows).await.is_err() || is_last {
+        if ahead.send(rows).await.is_err() || is_last {
             break;
         }
     }
-    let written = writer.await.map_err(|_| ExportError::Ended).flatten();
-    if let Err(error) = written {
-        tracing::warn!(error = &error as &dyn std::error::Error, "export cut off");
-        drop(out.send(Err(error)).await);
-        return Outcome::Failed;
+    if let Err(error) = writer.await.map_err(|_| SheetError::Ended).flatten() {
+        return cut_off(error, &out).await;
     }
     if out.is_closed() { Outcome::Abandoned } else { Outcome::Finished }
 }
 
-fn write_and_send(
-    columns: &[Column],
-    mut rows: mpsc::Receiver<Rows>,
-    out: &mpsc::Sender<Piece>,
-) -> Result<(), ExportError> {
+async fn cut_off<E: From<SheetError>>(error: SheetError, out: &mpsc::Sender<Result<Bytes, E>>) -> Outcome {
+    tracing::warn!(error = &error as &dyn std::error::Error, "export cut off");
+    // A client that is gone needs no reason.
+    drop(out.send(Err(error.into())).await);
+    Outcome::Failed
+}
+
+fn write_and_send<T: Table, E>(
+    table: &T,
+    mut rows: mpsc::Receiver<Rows<T::Row>>,
+    out: &mpsc::Sender<Result<Bytes, E>>,
+) -> Result<(), SheetError> {
     let mut workbook = Workbook::new();
     let styles = Styles::new();
     let mut sheets = 1;
-    let mut sheet = add_sheet(&mut workbook, sheets, columns, &styles)?;
+    let mut sheet = add_sheet(&mut workbook, sheets, table, &styles)?;
     let mut row_number = 0;
     loop {
         match rows.blocking_recv() {
@@ -83,11 +137,11 @@ fn write_and_send(
                 for row in &page {
                     if row_number == SHEET_ROWS {
                         sheets += 1;
-                        sheet = add_sheet(&mut workbook, sheets, columns, &styles)?;
+                        sheet = add_sheet(&mut workbook, sheets, table, &styles)?;
                         row_number = 0;
                     }
                     row_number += 1;
-                    write_row(sheet, row_number, columns, row, &styles)?;
+                    write_row(sheet, row_number, table.cells(row), &styles)?;
                 }
             }
         }
@@ -97,7 +151,7 @@ fn write_and_send(
     send(file, out)
 }
 
-fn send(mut file: File, out: &mpsc::Sender<Piece>) -> Result<(), ExportError> {
+fn send<E>(mut file: File, out: &mpsc::Sender<Result<Bytes, E>>) -> Result<(), SheetError> {
     file.seek(SeekFrom::Start(0))?;
     loop {
         let mut piece = vec![0; PIECE_BYTES];
@@ -121,36 +175,33 @@ impl Styles {
 }
 
 /// A sheet with its frozen header. Its rows go to disk as they are written.
-fn add_sheet<'a>(
+fn add_sheet<'a, T: Table>(
     workbook: &'a mut Workbook,
     number: u32,
-    columns: &[Column],
+    table: &T,
     styles: &Styles,
 ) -> Result<&'a mut Worksheet, XlsxError> {
     let sheet = workbook.add_worksheet_with_constant_memory()?;
-    sheet.set_name(if number == 1 { "Tasks".to_owned() } else { format!("Tasks {number}") })?;
+    sheet.set_name(if number == 1 { T::TITLE.to_owned() } else { format!("{} {number}", T::TITLE) })?;
     sheet.set_freeze_panes(1, 0)?;
-    for (place, column) in (0_u16..).zip(columns) {
-        sheet.write_string_with_format(0, place, column.name(), &styles.header)?;
+    for (place, name) in (0_u16..).zip(table.names()) {
+        sheet.write_string_with_format(0, place, name, &styles.header)?;
     }
     Ok(sheet)
 }
 
-fn write_row(
+fn write_row<'a>(
     sheet: &mut Worksheet,
     number: u32,
-    columns: &[Column],
-    row: &TaskRow,
+    cells: impl Iterator<Item = Cell<'a>>,
     styles: &Styles,
 ) -> Result<(), XlsxError> {
-    for (place, column) in (0_u16..).zip(columns) {
-        match column.cell(row) {
+    for (place, cell) in (0_u16..).zip(cells) {
+        match cell {
             Cell::Empty => {}
             Cell::Number(value) => drop(sheet.write_number(number, place, value)?),
             Cell::Time(at) => drop(sheet.write_number_with_format(number, place, serial(at), &styles.time)?),
-            cell @ (Cell::Text(_) | Cell::Json(_) | Cell::List(_)) => {
-                sheet.write_string(number, place, cut(text(cell).into_owned()))?;
-            }
+            Cell::Text(text) => drop(sheet.write_string(number, place, cut(text.into_owned()))?),
         }
     }
     Ok(())
