@@ -80,6 +80,6 @@ async fn a_thousand_racing_appends_have_one_winner_each() {
     let doubts: u64 = homes.iter().map(|home| home.doubts()).sum();
     println!("{} racing appends, won by home {counts:?}, {doubts} answers lost", ROUNDS * PATIENCE_MS.len() as u64);
     assert!(doubts > 0, "the answers came in time, so nothing was tried");
-    let verified = audit::verify(&*homes[0], project, &key(), |_| {}).await.unwrap();
+    let verified = audit::verify(&*homes[0], project, &key(), &[], |_| {}).await.unwrap();
     assert_eq!((verified.checked, verified.first_bad), (ROUNDS, None));
 }
