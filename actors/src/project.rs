@@ -85,7 +85,7 @@ pub enum ProjectMessage {
     /// Private from here on: work that ran in tasks of its own, and the timer.
     Ready(Box<Ready>),
     Looked(Box<Input>),
-    /// The next chunk of a bulk command wants a lane.
+    /// An open command wants a lane: the next chunk of a bulk command, or one whose agent may have connected.
     Next {
         command: CommandId,
     },
@@ -166,7 +166,7 @@ impl Actor for ProjectActor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            ProjectMessage::Issue { draft, permit, reply } => self.on_issue(&myself, state, *draft, permit, reply),
+            ProjectMessage::Issue { draft, permit, reply } => self.prepare(&myself, state, *draft, permit, reply),
             ProjectMessage::Note { proposal, permit, reply } => {
                 state.queue.push_back(Input::Note { proposal, permit, reply });
             }
@@ -218,18 +218,6 @@ impl Actor for ProjectActor {
 }
 
 impl ProjectActor {
-    fn on_issue(
-        &self,
-        myself: &ActorRef<ProjectMessage>,
-        state: &mut State,
-        draft: Draft,
-        permit: OwnedSemaphorePermit,
-        reply: RpcReplyPort<Result<Command, IssueError>>,
-    ) {
-        let command = state.mint(self.clock.now(), self.clock.random());
-        self.prepare(myself, command, draft, permit, reply);
-    }
-
     #[expect(clippy::too_many_arguments, reason = "the members of one message")]
     fn on_heard(
         &self,

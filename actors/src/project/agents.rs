@@ -151,7 +151,8 @@ impl ProjectActor {
         session: SessionId,
     ) {
         let told = state.agents.get(&agent).is_some_and(|child| child.tell(AgentMessage::SessionUp(session)));
-        if !told {
+        // An agent that nobody asks for anything needs no actor.
+        if !told && state.log.fold.open_commands().any(|open| open.command.agent == agent) {
             self.ensure_agent(myself, state, agent).await;
         }
     }
@@ -225,6 +226,9 @@ impl ProjectActor {
             .map(|(command, _)| *command)
             .collect();
         for command in waiting {
+            if let Some(issuing) = state.offered.get_mut(&command) {
+                issuing.told = false;
+            }
             self.on_lane(state, command, None);
         }
         if state.agents.get(&agent).is_some_and(|child| child.failures.is_empty()) {

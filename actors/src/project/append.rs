@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use cql::StoreError;
 use cql::ledger::{Appended, Projector, Receipt, commands, entries, head};
-use domain::command::Command;
+use domain::command::{Command, Status};
 use domain::ledger::Returned;
 use domain::task::Sighting;
 use ractor::ActorRef;
@@ -26,8 +26,8 @@ use crate::meters;
 /// One input brings at most two entries.
 const INPUT_ENTRIES_MAX: usize = 2;
 
-/// The head is written again after this many entries.
-const HEAD_EVERY: u64 = 100;
+/// The head is written again after this many entries: a home that starts reads at most so many.
+const HEAD_EVERY: u64 = 500;
 
 /// An append that has come to an end.
 pub struct AppendDone {
@@ -41,7 +41,11 @@ impl ProjectActor {
     /// Starts an append of what waits, unless one is running.
     pub(super) fn append_next(&self, myself: &ActorRef<ProjectMessage>, state: &mut State) {
         while state.appending.is_none() && !state.queue.is_empty() {
-            let head = (state.log.fold.seq() >= state.head_seq + HEAD_EVERY).then(|| head::put(&state.log.fold));
+            let seq = state.log.fold.seq();
+            let head_due = seq >= state.head_seq + HEAD_EVERY;
+            // Too large a head is not tried again before as many entries more.
+            let head = if head_due { head::put(&state.log.fold) } else { None };
+            let head_seq = if head_due { seq } else { state.head_seq };
             let (decided, batch) = self.decide_waiting(state);
             if batch.sealed.is_empty() {
                 // Nothing to make durable: what was decided rests on what is.
@@ -53,14 +57,10 @@ impl ProjectActor {
             state.appending = Some(Appending);
             let mut projector = std::mem::take(&mut state.projector);
             let (store, project, myself) = (Arc::clone(&self.store), self.project, myself.clone());
-            let mut head_seq = state.head_seq;
             tokio::spawn(async move {
                 let append = async {
                     let mut follow = projector.writes(&*store, project, &batch.changes).await?;
-                    if let Some(head) = head.flatten() {
-                        head_seq = head.stamp.unwrap_or_default().cast_unsigned();
-                        follow.push(head);
-                    }
+                    follow.extend(head);
                     entries::append(&*store, project, &batch.sealed, follow).await
                 };
                 let started = Instant::now();
@@ -130,6 +130,7 @@ impl ProjectActor {
         let again: VecDeque<Input> = decided.into_iter().map(|(input, _)| input).collect();
         let later = std::mem::replace(&mut state.queue, again);
         state.queue.extend(later);
+        self.look_up_keys(state).await?;
         // The other home may have brought commands that our sessions can run.
         let open: Vec<_> = state.log.fold.open_commands().map(|open| open.command.id).collect();
         for command in open {
@@ -138,10 +139,25 @@ impl ProjectActor {
         Ok(())
     }
 
+    /// Asks again whose the keys of waiting drafts are: the other home may have taken one and written a head since,
+    /// and a fold that starts at a head knows the newest keys only.
+    async fn look_up_keys(&self, state: &mut State) -> Result<(), Uncertain> {
+        let queued = state.queue.iter_mut().filter_map(|input| match input {
+            Input::Issue(issuing) => Some(issuing),
+            Input::Note { .. } | Input::Lane { .. } | Input::Answer { .. } | Input::Overdue(_) => None,
+        });
+        for issuing in queued.chain(state.offered.values_mut()) {
+            self.look_up_key(issuing).await.map_err(Uncertain::Store)?;
+            issuing.reloads = state.reloads;
+        }
+        Ok(())
+    }
+
     async fn reload(&self, state: &mut State) -> Result<(), Uncertain> {
         let loaded = load::load(&*self.store, self.project, &self.keys.ledger).await.map_err(Uncertain::Ledger)?;
         let load::Loaded { log, projector, head_seq } = loaded;
         (state.log, state.projector, state.head_seq) = (log, projector, head_seq);
+        state.reloads += 1;
         state.forget_ended();
         self.tell_open(state);
         state.catch_up_at = state.catch_up_at.or_else(|| state.next_catch_up(self.clock.now()));
@@ -166,6 +182,10 @@ impl ProjectActor {
                     }
                     if issuing.draft.request.is_forced() {
                         tracing::error!(command.id = %id, "purge of a queue forced, without confirmation");
+                    }
+                    if handout.is_none() && !issuing.told && command.status == Status::Issued {
+                        // Its agent may have connected since it was asked for.
+                        let _ = myself.cast(ProjectMessage::Next { command: id });
                     }
                     answer(issuing.reply, Ok(*command));
                     self.hand_out(myself, state, handout, receipt);

@@ -8,7 +8,7 @@ use cql::{Store, StoreError};
 use domain::command::chunk::{self, Chunk};
 use domain::command::wire::Form;
 use domain::command::{Claim, Command, Draft, Request, Support, capability, secrets};
-use domain::id::{AgentId, CommandId, ProjectId};
+use domain::id::{AgentId, ProjectId};
 use domain::ledger::Prepared;
 use domain::ledger::entry::Frozen;
 use ractor::{ActorRef, RpcReplyPort};
@@ -34,15 +34,16 @@ impl ProjectActor {
     pub(super) fn prepare(
         &self,
         myself: &ActorRef<ProjectMessage>,
-        command: CommandId,
+        state: &mut State,
         draft: Draft,
         permit: OwnedSemaphorePermit,
         reply: RpcReplyPort<Result<Command, IssueError>>,
     ) {
+        let command = state.mint(self.clock.now(), self.clock.random());
         let form = Form::of(&draft, command.issued_at());
         let sealed = form.secrets.as_ref().map(|members| secrets::seal(&self.keys.data, command, members));
         let prepared = Prepared { command, form, sealed, frozen: None, holder: None };
-        let issuing = Issuing { draft, prepared, lane: None, permit, reply };
+        let issuing = Issuing { draft, prepared, lane: None, told: false, reloads: state.reloads, permit, reply };
         let (store, project, myself) = (Arc::clone(&self.store), self.project, myself.clone());
         let Some(key) = issuing.draft.idempotency_key.clone() else {
             // Through the mailbox like the others, so that commands keep their order.
@@ -75,7 +76,10 @@ impl ProjectActor {
     }
 
     pub(super) async fn on_ready(&self, myself: &ActorRef<ProjectMessage>, state: &mut State, ready: Ready) {
-        let Ready { issuing, failed } = ready;
+        let Ready { mut issuing, mut failed } = ready;
+        if failed.is_none() && issuing.reloads != state.reloads {
+            failed = self.look_up_key(&mut issuing).await.err();
+        }
         if let Some(error) = failed {
             // Nothing was appended, so a refusal is the truth.
             answer(issuing.reply, Err(IssueError::Store(error)));
@@ -88,8 +92,17 @@ impl ProjectActor {
         if needs_no_lane || !self.offer_new(myself, state, &issuing).await {
             state.queue.push_back(Input::Issue(Box::new(issuing)));
         } else {
+            issuing.told = true;
             state.offered.insert(issuing.prepared.command, Box::new(issuing));
         }
+    }
+
+    /// Asks the store whose the draft's key is.
+    pub(super) async fn look_up_key(&self, issuing: &mut Issuing) -> Result<(), StoreError> {
+        if let (Some(key), None) = (&issuing.draft.idempotency_key, issuing.prepared.holder) {
+            issuing.prepared.holder = projection::key_holder(&*self.store, self.project, key).await?;
+        }
+        Ok(())
     }
 }
 

@@ -53,6 +53,10 @@ pub struct Issuing {
     pub(super) draft: Draft,
     pub(super) prepared: Prepared,
     pub(super) lane: Option<SessionId>,
+    /// The agent's actor knows of it, and has a lane for it now or later.
+    pub(super) told: bool,
+    /// How often the log had been read anew when the key was looked up.
+    pub(super) reloads: u64,
     #[expect(dead_code, reason = "held until the issue is answered")]
     pub(super) permit: OwnedSemaphorePermit,
     pub(super) reply: RpcReplyPort<Result<Command, IssueError>>,
@@ -69,8 +73,10 @@ pub(super) struct Appending;
 pub struct State {
     pub(super) log: Log,
     pub(super) projector: Projector,
-    /// Seq of the head that was written last.
+    /// Seq at which the head was written last, or was too large to be.
     pub(super) head_seq: u64,
+    /// How often the log was read anew.
+    pub(super) reloads: u64,
     pub(super) queue: VecDeque<Input>,
     pub(super) appending: Option<Appending>,
     /// Drafts whose agent was asked for a lane.
@@ -98,6 +104,7 @@ impl State {
             log,
             projector,
             head_seq,
+            reloads: 0,
             queue: VecDeque::new(),
             appending: None,
             offered: BTreeMap::new(),

@@ -19,7 +19,9 @@ use crate::time::Timestamp;
 const KEYS_MAX: usize = 20_000;
 const KEYS_SECS: i64 = 24 * 3600;
 
-/// Keys that go into a snapshot: a projection that another node wrote may be seen with a delay.
+/// Keys that go into a snapshot: at most this many, and none older than this. The projection of every key below a
+/// snapshot is durable; these only spare look-ups.
+const KEYS_RECENT_MAX: usize = 200;
 const KEYS_RECENT_SECS: i64 = 600;
 
 /// A command that has not ended.
@@ -333,7 +335,7 @@ impl Fold {
 
     fn recent_keys(&self) -> Vec<(Timestamp, String, KeyHolder)> {
         let since = self.at.plus_secs(-KEYS_RECENT_SECS);
-        let recent = self.keys_by_age.iter().rev().take_while(|(at, _)| *at >= since);
+        let recent = self.keys_by_age.iter().rev().take(KEYS_RECENT_MAX).take_while(|(at, _)| *at >= since);
         let mut keys: Vec<_> =
             recent.filter_map(|(at, key)| Some((*at, key.clone(), self.keys.get(key).copied()?))).collect();
         keys.reverse();

@@ -21,6 +21,34 @@ async fn a_command_waits_for_its_agent_to_connect() {
     assert_eq!(node.kinds().await, ["issued", "dispatched", "outcome"]);
 }
 
+/// Nobody is there to be asked when the command comes, and the append takes its time.
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_connects_while_its_command_is_appended_gets_it() {
+    let slow = Faults { latency: Duration::from_millis(500)..=Duration::from_millis(500), ..Faults::default() };
+    let clock = Clock::starting_at(Timestamp::from_secs(1_800_000_000));
+    let node = Node::on(Memory::with_faults(1, slow), clock).await;
+    let project = node.project.clone();
+    let issuing = tokio::spawn(async move { project.issue(retry("t1")).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut worker = node.connect(AGENT, "w1");
+    let issued = issuing.await.unwrap().unwrap();
+    assert_eq!(issued.status, Status::Issued);
+    assert!(tokio::time::timeout(Duration::from_secs(3), worker.serve()).await.is_ok());
+    node.until(issued.id, Status::Succeeded).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_nobody_asks_has_no_actor() {
+    let node = Node::new().await;
+    let mut worker = node.connect(AGENT, "w1");
+    let children = || node.project.cell().get_children().len();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(children(), 0);
+    node.project.issue(retry("t1")).await.unwrap();
+    worker.serve().await;
+    assert_eq!(children(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn only_the_named_agent_gets_the_frame() {
     let node = Node::new().await;
@@ -134,6 +162,7 @@ async fn an_agent_actors_crash_keeps_its_commands() {
 async fn an_agent_actor_that_keeps_crashing_leaves_its_commands_to_their_deadlines() {
     let node = Node::new().await;
     let _worker = node.connect(AGENT, "w1");
+    node.project.issue(retry("t0")).await.unwrap();
     for _ in 0..8 {
         for child in node.project.cell().get_children() {
             child.kill();
