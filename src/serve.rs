@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use actors::{Clock, Mesh, MeshConfig, meters};
 use anyhow::Context as _;
+use axum::serve::ListenerExt as _;
 use cql::accounts::project;
 use domain::id::NodeId;
 use domain::id::address::Layout;
@@ -90,6 +91,12 @@ pub async fn serve(
     let router = edge::router(app).into_make_service_with_connect_info::<SocketAddr>();
     let tidy = tokio::spawn(tidy_metrics());
     let asked = shutdown.clone();
+    // An answer in two writes must not wait for the other side's delayed acknowledgement of the first.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(error = &error as &dyn std::error::Error, "connection without TCP_NODELAY");
+        }
+    });
     let server = axum::serve(listener, router).with_graceful_shutdown(async move { asked.cancelled().await });
     let mut server = tokio::spawn(server.into_future());
     tokio::select! {

@@ -2,24 +2,26 @@
 //!
 //! **Owns** the newest facts of this node's sessions. **Invariant** facts are soft: each is repeated by a
 //! later heartbeat, so they are written at most every 30 s, at once only when something appears or goes.
-//! **Talks to** the store. Reads flush first, so a reader of any node sees what this one knows.
+//! **Talks to** the store. Reads lay this node's facts over the stored rows.
 //!
 //! ```text
 //! fact      a row in memory that is written when it is due
 //! health    what a heartbeat says of a process and of engine workers
+//! read      stored rows with this node's facts over them
 //! view      rows of several agents and nodes united: who is online
 //! ```
 
 mod fact;
 mod health;
+mod read;
 mod view;
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cql::fleet::process::{self, ProcessHealth};
-use cql::fleet::{ProcessRow, QueueRow, WorkerRow, queue, worker};
+use cql::fleet::{Capabilities, ProcessRow, QueueRow, WorkerRow, queue, worker};
 use cql::{Store, StoreError, Write};
 use dashmap::DashMap;
 use domain::engine::Engine;
@@ -36,6 +38,8 @@ use crate::session::SessionFacts;
 
 /// Names of one kind kept in memory per project; more are not remembered until others go.
 const NAMES_MAX: usize = 20_000;
+/// Lists of capabilities that are shared; agents of one version and engine list the same.
+const SHARED_MAX: usize = 256;
 /// How often facts that are due are looked for.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
 
@@ -56,11 +60,13 @@ pub struct PresenceConfig {
 struct Inner {
     config: PresenceConfig,
     projects: DashMap<ProjectId, Facts>,
+    capabilities: Mutex<HashSet<Capabilities>>,
 }
 
 #[derive(Default)]
 struct Facts {
-    processes: HashMap<(AgentId, Option<String>), Fact<ProcessRow>>,
+    /// By agent, so that one agent's processes stand together.
+    processes: BTreeMap<(AgentId, Option<String>), Fact<ProcessRow>>,
     workers: HashMap<(Engine, AgentId, String), Fact<WorkerRow>>,
     queues: HashMap<(Engine, AgentId, String), Fact<QueueRow>>,
 }
@@ -83,11 +89,25 @@ pub struct EventTally {
 
 impl Presence {
     pub fn new(config: PresenceConfig) -> Self {
-        Self(Arc::new(Inner { config, projects: DashMap::new() }))
+        Self(Arc::new(Inner { config, projects: DashMap::new(), capabilities: Mutex::default() }))
     }
 
     pub fn node(&self) -> NodeId {
         self.0.config.node
+    }
+
+    /// The copy of a list of capabilities that equal lists share.
+    pub fn share(&self, listed: BTreeMap<String, Vec<String>>) -> Capabilities {
+        let listed = Arc::new(listed);
+        let mut shared = self.0.capabilities.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = shared.get(&listed) {
+            return Arc::clone(known);
+        }
+        if shared.len() >= SHARED_MAX {
+            shared.clear();
+        }
+        shared.insert(Arc::clone(&listed));
+        listed
     }
 
     /// Writes what is due, for ever.
@@ -124,7 +144,7 @@ impl Presence {
             protocol_version: hello.protocol_version.clone(),
             engines: hello.engines.clone(),
             schedulers: hello.schedulers.clone(),
-            capabilities: hello.capabilities.clone(),
+            capabilities: facts.capabilities.clone(),
             runtime_features: hello.runtime_features.clone(),
             node: self.0.config.node,
             session: facts.session,
@@ -315,9 +335,9 @@ impl Presence {
         let now = self.0.config.clock.now();
         let (processes, workers, queues) = self.with(project, |facts| {
             (
-                fact::due(&mut facts.processes, now, all),
-                fact::due(&mut facts.workers, now, all),
-                fact::due(&mut facts.queues, now, all),
+                fact::due(facts.processes.values_mut(), now, all),
+                fact::due(facts.workers.values_mut(), now, all),
+                fact::due(facts.queues.values_mut(), now, all),
             )
         });
         if processes.is_empty() && workers.is_empty() && queues.is_empty() {
@@ -379,3 +399,6 @@ impl Presence {
         store.write(writes).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ pub mod process;
 pub mod queue;
 pub mod worker;
 
-pub use process::ProcessRow;
+pub use process::{Capabilities, ProcessRow};
 pub use queue::QueueRow;
 pub use worker::WorkerRow;
 

@@ -112,7 +112,7 @@ async fn list(State(app): State<App>, scope: ProjectScope, Query(query): Query<L
     let after = cursors.open(query.cursor.as_deref())?.map(CommandId::from_bytes);
     let limit = query.limit.unwrap_or(app.config.page_size_default);
     let page = commands::list(app.store.as_ref(), scope.project_id, query.status, after, limit).await?;
-    let viewer = Viewer::new(&app, &scope).await?;
+    let viewer = Viewer::of(&app, &scope, &page.items).await?;
     Ok(Json(Page {
         items: page.items.iter().map(|command| viewer.show(command)).collect(),
         next_cursor: page.next.map(|last| cursors.seal(last.bytes())),
@@ -131,5 +131,5 @@ async fn detail(
 ) -> ApiResult<Json<domain::command::CommandView>> {
     let command = commands::detail(app.store.as_ref(), scope.project_id, id).await?;
     let command = command.ok_or(ApiError::NotFound("command"))?;
-    Ok(Json(Viewer::new(&app, &scope).await?.show(&command)))
+    Ok(Json(Viewer::of(&app, &scope, std::slice::from_ref(&command)).await?.show(&command)))
 }

@@ -13,7 +13,7 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use bytes::Bytes;
 use cql::accounts::{AgentCredential, agent_by_token};
-use domain::id::SessionId;
+use domain::id::{AgentId, SessionId};
 use domain::wire::{CloseCode, FRAME_BYTES_MAX, Hello, HelloAck, SessionKey};
 use futures_util::{Sink, Stream, StreamExt};
 use utoipa_axum::router::OpenApiRouter;
@@ -30,7 +30,7 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// Agents warn when the brain's major and minor version differ from their own.
 pub const BRAIN_VERSION: &str = "1.13.0";
 /// Bytes read at once; each idle session holds this much.
-const READ_BUFFER: usize = 8 << 10;
+const READ_BUFFER: usize = 4 << 10;
 /// Frames up to here are read and refused with 4400; larger ones end the connection with 1009.
 const MESSAGE_MAX: usize = 2 * FRAME_BYTES_MAX;
 
@@ -51,11 +51,15 @@ async fn connect(
     Ok(upgrade.on_upgrade(move |socket| {
         sessions.track_future(async move {
             let mut socket = AgentSocket { socket, too_big: false };
-            let code = match admit(&app, &client, &parts).await {
-                Ok(credential) => greet(&app, credential, &mut socket).await,
-                Err(code) => code,
+            // A session lives for days: what opens and closes it is kept apart from what it holds meanwhile.
+            let (session, code) = match Box::pin(open(&app, client, parts, &mut socket)).await {
+                Ok(opening) => {
+                    let (agent, session) = (opening.handle.facts.agent, opening.handle.id());
+                    (Some((agent, session)), run(app.mesh.clone(), opening, &mut socket).await)
+                }
+                Err(code) => (None, code),
             };
-            socket.close(code).await;
+            Box::pin(socket.close(session, code)).await;
         })
     }))
 }
@@ -76,19 +80,20 @@ async fn admit(app: &App, client: &Client, parts: &Parts) -> Result<AgentCredent
     credential.ok_or(CloseCode::Unauthenticated)
 }
 
-/// Hears the hello, answers it, and serves the session.
-async fn greet(app: &App, credential: AgentCredential, socket: &mut AgentSocket) -> CloseCode {
+/// Finds out who connects and hears the hello.
+async fn open(app: &App, client: Client, parts: Parts, socket: &mut AgentSocket) -> Result<Opening, CloseCode> {
+    let credential = admit(app, &client, &parts).await?;
     let first = match tokio::time::timeout(HELLO_PATIENCE, socket.next()).await {
         Ok(Some(first)) => first,
-        Ok(None) if socket.too_big => return CloseCode::TooBig,
-        Ok(None) => return CloseCode::Normal,
-        Err(_) => return CloseCode::Malformed,
+        Ok(None) if socket.too_big => return Err(CloseCode::TooBig),
+        Ok(None) => return Err(CloseCode::Normal),
+        Err(_) => return Err(CloseCode::Malformed),
     };
-    let hello = match Hello::parse(&first) {
+    let mut hello = match Hello::parse(&first) {
         Ok(hello) => hello,
         Err(error) => {
             tracing::warn!(agent.id = %credential.agent, error = &error as &dyn std::error::Error, "hello refused");
-            return error.close_code();
+            return Err(error.close_code());
         }
     };
     let now = app.clock.now();
@@ -110,7 +115,7 @@ async fn greet(app: &App, credential: AgentCredential, socket: &mut AgentSocket)
         worker_id: hello.worker_id.clone(),
         worker_role: hello.worker_role.clone(),
         engines: hello.engines.clone(),
-        capabilities: hello.capabilities.clone(),
+        capabilities: app.mesh.presence().share(std::mem::take(&mut hello.capabilities)),
         said_hello: true,
         connected_at: now,
     });
@@ -119,11 +124,7 @@ async fn greet(app: &App, credential: AgentCredential, socket: &mut AgentSocket)
         agent.id = %credential.agent, session.id = %session, project = credential.project_slug,
         worker = hello.worker_id.as_deref(), "agent connected"
     );
-    let code =
-        run(app.mesh.clone(), Opening { handle, orders, hello, key, greeting: ack.to_text(now).into() }, &mut *socket)
-            .await;
-    tracing::info!(agent.id = %credential.agent, session.id = %session, code = code.code(), "agent disconnected");
-    if socket.too_big { CloseCode::TooBig } else { code }
+    Ok(Opening { handle, orders, hello, key, greeting: ack.to_text(now).into() })
 }
 
 /// An agent's socket as frames of bytes: text and binary alike, pings left to the library.
@@ -134,7 +135,12 @@ struct AgentSocket {
 }
 
 impl AgentSocket {
-    async fn close(mut self, code: CloseCode) {
+    /// Says why the connection ends; `session` is whose it was, if it came to one.
+    async fn close(mut self, session: Option<(AgentId, SessionId)>, code: CloseCode) {
+        let code = if self.too_big { CloseCode::TooBig } else { code };
+        if let Some((agent, session)) = session {
+            tracing::info!(agent.id = %agent, session.id = %session, code = code.code(), "agent disconnected");
+        }
         let frame = CloseFrame { code: code.code(), reason: axum::extract::ws::Utf8Bytes::default() };
         let goodbye = async {
             if self.socket.send(Message::Close(Some(frame))).await.is_ok() {

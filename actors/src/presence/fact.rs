@@ -1,8 +1,5 @@
 //! A row in memory that is written when it is due.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-
 use cql::fleet::{QueueRow, WorkerRow};
 use domain::time::Timestamp;
 
@@ -51,9 +48,13 @@ impl<T> Fact<T> {
 }
 
 /// Takes the facts that are to be written now: never written, due, or all that changed.
-pub(super) fn due<K: Eq + Hash, T: Clone>(facts: &mut HashMap<K, Fact<T>>, now: Timestamp, all: bool) -> Vec<Due<T>> {
+pub(super) fn due<'a, T: Clone + 'a>(
+    facts: impl Iterator<Item = &'a mut Fact<T>>,
+    now: Timestamp,
+    all: bool,
+) -> Vec<Due<T>> {
     let mut taken = Vec::new();
-    for fact in facts.values_mut() {
+    for fact in facts {
         let waited = fact.written_at.is_none_or(|at| now.since(at) >= WRITE_EVERY_SECS * 1_000_000);
         if fact.changed && (all || waited) {
             fact.changed = false;

@@ -2,19 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cql::StoreError;
-use cql::fleet::{ProcessRow, QueueRow, WorkerRow, process, queue, worker};
+use cql::fleet::{ProcessRow, QueueRow, WorkerRow};
 use domain::engine::Engine;
-use domain::id::{AgentId, ProjectId};
+use domain::id::AgentId;
 use domain::time::Timestamp;
 use uuid::Uuid;
 
-use super::Presence;
-
 /// A worker that heartbeats describe is offline when none named it for this long.
 const WORKER_SILENCE_SECS: i64 = 50;
-/// A session on another node counts while its row is this young.
-const SESSION_SILENCE_SECS: i64 = 50;
 /// This many `received` without one event that names a worker mean that events are not enabled (WIRE 12.1) ...
 const EVENTLESS_RECEIVED_MIN: u64 = 3;
 /// ... once the first of them is this old.
@@ -76,72 +71,13 @@ pub struct QueueView {
     pub agents: Vec<AgentId>,
 }
 
-impl Presence {
-    /// Every process of the project and whether it is online.
-    pub async fn processes(&self, project: ProjectId) -> Result<Vec<(ProcessRow, bool)>, StoreError> {
-        self.flush(project, true).await;
-        let rows = process::of_project(&*self.0.config.store, project).await?;
-        let now = self.0.config.clock.now();
-        Ok(rows.into_iter().map(|row| (self.is_online(&row, now), row)).map(|(online, row)| (row, online)).collect())
-    }
-
-    /// The agents of a project that ever connected.
-    pub async fn agents(&self, project: ProjectId) -> Result<BTreeMap<AgentId, AgentPresence>, StoreError> {
-        let mut by_agent: BTreeMap<AgentId, Vec<(ProcessRow, bool)>> = BTreeMap::new();
-        for (row, online) in self.processes(project).await? {
-            by_agent.entry(row.agent).or_default().push((row, online));
-        }
-        let now = self.0.config.clock.now();
-        Ok(by_agent.into_iter().map(|(agent, processes)| (agent, AgentPresence::of(processes, now))).collect())
-    }
-
-    /// The workers of a project by engine and name.
-    pub async fn workers(&self, project: ProjectId) -> Result<Vec<WorkerView>, StoreError> {
-        let processes = self.processes(project).await?;
-        let online: BTreeSet<Uuid> = processes.iter().filter(|(_, online)| *online).map(|(row, _)| row.id).collect();
-        let rows = worker::of_project(&*self.0.config.store, project).await?;
-        Ok(unite_workers(rows, &online, self.0.config.clock.now()))
-    }
-
-    /// The queues of a project by engine and name.
-    pub async fn queues(&self, project: ProjectId) -> Result<Vec<QueueView>, StoreError> {
-        self.flush(project, true).await;
-        Ok(unite_queues(queue::of_project(&*self.0.config.store, project).await?))
-    }
-
-    /// What one agent reported of one queue.
-    pub async fn queue_of(
-        &self,
-        project: ProjectId,
-        engine: Engine,
-        agent: AgentId,
-        name: &str,
-    ) -> Result<Option<QueueRow>, StoreError> {
-        self.flush(project, true).await;
-        queue::get(&*self.0.config.store, project, engine, agent, name).await
-    }
-
-    fn is_online(&self, row: &ProcessRow, now: Timestamp) -> bool {
-        if !row.online {
-            return false;
-        }
-        if row.node == self.0.config.node || self.0.config.alone {
-            let slot = (row.agent, row.worker_id.clone());
-            return self.0.projects.iter().any(|facts| {
-                facts.processes.get(&slot).is_some_and(|fact| fact.row().session == row.session && fact.row().online)
-            });
-        }
-        now.since(row.last_seen_at) < SESSION_SILENCE_SECS * 1_000_000
-    }
-}
-
 impl AgentPresence {
     /// An agent none of whose processes ever connected.
     pub fn never() -> Self {
         Self::of(Vec::new(), Timestamp::EPOCH)
     }
 
-    fn of(processes: Vec<(ProcessRow, bool)>, now: Timestamp) -> Self {
+    pub(super) fn of(processes: Vec<(ProcessRow, bool)>, now: Timestamp) -> Self {
         let newest = processes.iter().max_by_key(|(row, online)| (*online, row.last_connect_at)).map(|(row, _)| row);
         let newest = newest.cloned();
         let any_online = processes.iter().any(|(_, online)| *online);
@@ -152,7 +88,7 @@ impl AgentPresence {
         let (mut engines, mut capabilities) = (BTreeSet::new(), BTreeMap::<String, BTreeSet<String>>::new());
         for (row, _) in speakers {
             engines.extend(row.engines.iter().cloned());
-            for (engine, actions) in &row.capabilities {
+            for (engine, actions) in row.capabilities.iter() {
                 capabilities.entry(engine.clone()).or_default().extend(actions.iter().cloned());
             }
         }
@@ -206,7 +142,7 @@ fn problems(processes: &[(ProcessRow, bool)], now: Timestamp) -> Vec<String> {
     found.into_iter().collect()
 }
 
-fn unite_workers(rows: Vec<WorkerRow>, online: &BTreeSet<Uuid>, now: Timestamp) -> Vec<WorkerView> {
+pub(super) fn unite_workers(rows: Vec<WorkerRow>, online: &BTreeSet<Uuid>, now: Timestamp) -> Vec<WorkerView> {
     let mut by_name: BTreeMap<(Engine, String), Vec<WorkerRow>> = BTreeMap::new();
     for row in rows {
         by_name.entry((row.engine, row.name.clone())).or_default().push(row);
@@ -228,7 +164,7 @@ fn unite_worker(rows: Vec<WorkerRow>, online: &BTreeSet<Uuid>, now: Timestamp) -
     Some(WorkerView { row, state: OnlineState::of(is_online), agents })
 }
 
-fn unite_queues(rows: Vec<QueueRow>) -> Vec<QueueView> {
+pub(super) fn unite_queues(rows: Vec<QueueRow>) -> Vec<QueueView> {
     let mut by_name: BTreeMap<(Engine, String), QueueView> = BTreeMap::new();
     for row in rows {
         match by_name.entry((row.engine, row.name.clone())) {

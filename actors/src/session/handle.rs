@@ -1,10 +1,10 @@
 //! What the rest of the mesh knows of a session, and how it reaches it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use cql::fleet::Capabilities;
 use domain::id::{AgentId, CommandId, ProjectId, SessionId};
 use domain::time::Timestamp;
 use domain::wire::{CloseCode, CommandBody};
@@ -26,7 +26,7 @@ pub struct SessionFacts {
     pub worker_role: Option<String>,
     pub engines: Vec<String>,
     /// Action tokens by engine, as the hello lists them.
-    pub capabilities: BTreeMap<String, Vec<String>>,
+    pub capabilities: Capabilities,
     /// Long-poll sessions say no hello: what they can do is unknown.
     pub said_hello: bool,
     pub connected_at: Timestamp,
@@ -56,7 +56,8 @@ pub enum Sent {
 #[derive(Debug)]
 pub enum SessionMessage {
     /// Dropping the reply unanswered means "bytes may have left", but for a poll, which answers before it signs.
-    Command { frame: CommandFrame, reply: oneshot::Sender<Sent> },
+    /// Boxed: a session waits for these all its life, with room for several.
+    Command { frame: Box<CommandFrame>, reply: oneshot::Sender<Sent> },
     /// Closes the socket with a close code of WIRE section 5.
     Close(CloseCode),
 }
@@ -102,7 +103,7 @@ impl SessionHandle {
     /// `None` means that bytes may have left.
     pub async fn send(&self, frame: CommandFrame) -> Option<Sent> {
         let (reply, mut answer) = oneshot::channel();
-        if self.sender.try_send(SessionMessage::Command { frame, reply }).is_err() {
+        if self.sender.try_send(SessionMessage::Command { frame: Box::new(frame), reply }).is_err() {
             return Some(Sent::NotSent);
         }
         if self.polls.is_none() {
@@ -131,7 +132,6 @@ impl SessionHandle {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
 
     use domain::time::Timestamp;
     use serde_json::value::RawValue;
@@ -147,7 +147,7 @@ mod tests {
             worker_id: None,
             worker_role: None,
             engines: Vec::new(),
-            capabilities: BTreeMap::new(),
+            capabilities: Default::default(),
             said_hello: false,
             connected_at: now,
         }

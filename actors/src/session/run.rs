@@ -43,9 +43,25 @@ pub async fn run<S, E>(mesh: Mesh, opening: Opening, mut socket: S) -> CloseCode
 where
     S: Stream<Item = Bytes> + Sink<Bytes, Error = E> + Unpin + Send,
 {
+    // What opening needs is gone before the session begins, which may last for days.
+    match Box::pin(open(mesh, opening, &mut socket)).await {
+        Ok(mut session) => {
+            let code = session.serve(&mut socket).await;
+            Box::pin(session.end()).await;
+            code
+        }
+        Err(code) => code,
+    }
+}
+
+/// Takes the session's place, greets the agent and makes it known.
+async fn open<S, E>(mesh: Mesh, opening: Opening, socket: &mut S) -> Result<Box<Session>, CloseCode>
+where
+    S: Stream<Item = Bytes> + Sink<Bytes, Error = E> + Unpin + Send,
+{
     let Opening { handle, orders, hello, key, greeting } = opening;
     match mesh.directory().up(handle.clone()) {
-        Arrival::Full => return CloseCode::TooManyConnections,
+        Arrival::Full => return Err(CloseCode::TooManyConnections),
         Arrival::Connected(Some(displaced)) => displaced.close(CloseCode::Displaced),
         Arrival::Connected(None) => {}
     }
@@ -53,10 +69,10 @@ where
     mesh.presence().process_up(&handle.facts, &hello).await;
     if !matches!(timeout(WRITE_PATIENCE, socket.send(greeting)).await, Ok(Ok(()))) {
         leave(&mesh, &handle.facts).await;
-        return CloseCode::Normal;
+        return Err(CloseCode::Normal);
     }
     mesh.session_up(&handle.facts).await;
-    let mut session = Session {
+    Ok(Box::new(Session {
         receiver: Receiver::new(key.clone()),
         sender: Sender::new(key),
         events: Events::new(handle.facts.clone(), mesh.recorders().clone(), mesh.presence().clone()),
@@ -66,10 +82,7 @@ where
         heard_at: Instant::now(),
         scratch: Vec::new(),
         handle,
-    };
-    let code = session.serve(&mut socket).await;
-    session.end().await;
-    code
+    }))
 }
 
 struct Session {
@@ -98,10 +111,10 @@ impl Session {
             let silent_at = self.heard_at + SILENCE;
             let turn = tokio::select! {
                 biased;
-                () = drain.cancelled() => return self.drain(socket).await,
+                () = drain.cancelled() => return Box::pin(self.drain(socket)).await,
                 () = sink.ready() => Ok(()),
                 order = self.orders.recv() => match order {
-                    Some(order) => self.obey(order, socket).await,
+                    Some(order) => Box::pin(self.obey(order, socket)).await,
                     // The session holds a sender itself.
                     None => Ok(()),
                 },
@@ -258,7 +271,7 @@ impl Session {
         CloseCode::ServerShutdown
     }
 
-    async fn end(self) {
+    async fn end(self: Box<Self>) {
         leave(&self.mesh, &self.handle.facts).await;
         self.mesh.session_down(&self.handle.facts).await;
     }

@@ -121,7 +121,7 @@ impl Process {
             worker_id: Some(worker),
             worker_role: None,
             engines: hello.engines.clone(),
-            capabilities: BTreeMap::new(),
+            capabilities: Default::default(),
             said_hello: true,
             connected_at: now,
         };

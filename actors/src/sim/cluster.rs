@@ -1,7 +1,6 @@
 //! The life of commands on a real cluster most of whose answers come too late: two nodes that both are home, with
 //! agents on each, before the same judge. In real time, so a run is not repeated by its seed.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -86,7 +85,7 @@ async fn connect(court: &Arc<Court>, meshes: &[Mesh], home: usize, agent: AgentI
         worker_id: Some(format!("worker-{home}-{agent}")),
         worker_role: None,
         engines: vec!["celery".to_owned()],
-        capabilities: BTreeMap::new(),
+        capabilities: Default::default(),
         said_hello: true,
         connected_at: meshes[home].clock().now(),
     };
@@ -104,7 +103,7 @@ async fn work(
     mut dice: Dice,
 ) {
     while let Some(SessionMessage::Command { frame, reply }) = orders.recv().await {
-        obey(&court, &meshes, &facts, frame, reply, &mut dice).await;
+        obey(&court, &meshes, &facts, *frame, reply, &mut dice).await;
     }
 }
 

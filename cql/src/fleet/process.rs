@@ -1,6 +1,7 @@
 //! Processes that connected with an agent's token: who is there, and how they fare.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use domain::id::{AgentId, NodeId, ProjectId, SessionId};
 use domain::time::Timestamp;
@@ -10,6 +11,9 @@ use uuid::Uuid;
 use crate::record;
 use crate::store::{Key, Store, StoreError, Write};
 use crate::table::Table;
+
+/// Actions by engine, as a hello lists them. Most processes list the same, so they share one copy.
+pub type Capabilities = Arc<BTreeMap<String, Vec<String>>>;
 
 /// One process of an agent, as its hello and heartbeats describe it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,7 +31,7 @@ pub struct ProcessRow {
     pub protocol_version: String,
     pub engines: Vec<String>,
     pub schedulers: Vec<String>,
-    pub capabilities: BTreeMap<String, Vec<String>>,
+    pub capabilities: Capabilities,
     pub runtime_features: Vec<String>,
     /// Where the session is; a node that is gone takes its sessions with it.
     pub node: NodeId,
@@ -92,4 +96,12 @@ pub fn put(project: ProjectId, row: &ProcessRow) -> Write {
 /// Every process that ever connected to the project, by agent.
 pub async fn of_project(store: &dyn Store, project: ProjectId) -> Result<Vec<ProcessRow>, StoreError> {
     record::records(store, Table::AgentWorker, project.bytes().to_vec().into(), WHAT).await
+}
+
+/// Every process that ever connected with the agent's token.
+pub async fn of_agent(store: &dyn Store, project: ProjectId, agent: AgentId) -> Result<Vec<ProcessRow>, StoreError> {
+    let lower = agent.bytes();
+    let upper = [&lower[..], &[b'w' + 1]].concat(); // after the agent's id comes nothing or a `w`
+    let rows = record::rows_between(store, Table::AgentWorker, project.bytes().to_vec().into(), &lower, &upper);
+    rows.await?.iter().map(|row| record::decode(&row.value, WHAT)).collect()
 }

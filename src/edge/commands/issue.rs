@@ -28,7 +28,7 @@ async fn issue(app: &App, scope: &ProjectScope, verb: Verb, body: &[u8]) -> ApiR
     let known = Known::look_up(app, scope.project_id, asked.agent).await?;
     let dry_run = matches!(asked.request, Request::BulkRetry { dry_run: true, .. });
     if !dry_run && let Some(command) = replayed(app, scope, &asked).await? {
-        return Ok(accepted(app, scope, known, &command));
+        return Ok(accepted(app, scope, &known, &command));
     }
     let resolved = resolve::resolve(app, scope.project_id, &asked, &known).await?;
     if matches!(asked.request, Request::BulkRetry { .. }) && (dry_run || resolved.tasks.is_empty()) {
@@ -37,7 +37,7 @@ async fn issue(app: &App, scope: &ProjectScope, verb: Verb, body: &[u8]) -> ApiR
     }
     let Doer { actor, source } = Doer::from(&scope.caller);
     let command = app.mesh.issue(scope.project_id, Draft::new(asked, actor, source, resolved)).await?;
-    Ok(accepted(app, scope, known, &command))
+    Ok(accepted(app, scope, &known, &command))
 }
 
 /// The command that an equal request with this key made (contract D21). Asked before anything is looked up, for
@@ -52,8 +52,8 @@ async fn replayed(app: &App, scope: &ProjectScope, asked: &Asked) -> ApiResult<O
     Ok(commands::detail(store, scope.project_id, holder.command).await?)
 }
 
-fn accepted(app: &App, scope: &ProjectScope, known: Known, command: &Command) -> Response {
-    let viewer = Viewer::with(app, scope, known.into_agents());
+fn accepted(app: &App, scope: &ProjectScope, known: &Known, command: &Command) -> Response {
+    let viewer = Viewer::with(app, scope, known.states());
     (StatusCode::ACCEPTED, Json(viewer.show(command))).into_response()
 }
 

@@ -21,7 +21,7 @@ const LOOKUPS_MAX: usize = 16;
 pub(super) struct Known {
     agent: AgentId,
     engines: Vec<Engine>,
-    agents: BTreeMap<AgentId, AgentPresence>,
+    presence: AgentPresence,
 }
 
 impl Known {
@@ -31,21 +31,16 @@ impl Known {
         if row.is_none_or(|agent| agent.revoked_at.is_some()) {
             return Err(ApiError::NotFound("agent"));
         }
-        let agents = app.mesh.presence().agents(project).await?;
-        let presence = agents.get(&id).filter(|agent| agent.state != OnlineState::Unknown);
-        let Some(presence) = presence else {
+        let presence = app.mesh.presence().agent(project, id).await?;
+        if presence.state == OnlineState::Unknown {
             return Err(ApiError::conflict("the agent has never connected; start its worker first"));
-        };
+        }
         let engines = presence.engines.iter().filter_map(|engine| engine.parse().ok()).collect();
-        Ok(Self { agent: id, engines, agents })
-    }
-
-    fn presence(&self) -> Option<&AgentPresence> {
-        self.agents.get(&self.agent)
+        Ok(Self { agent: id, engines, presence })
     }
 
     fn advertised(&self) -> Advertised {
-        let Some(presence) = self.presence() else { return Advertised::default() };
+        let presence = &self.presence;
         Advertised {
             engines: presence.engines.clone(),
             capabilities: presence.capabilities.clone(),
@@ -58,8 +53,9 @@ impl Known {
         if let [engine] = self.engines[..] { Some(engine) } else { None }
     }
 
-    pub(super) fn into_agents(self) -> BTreeMap<AgentId, AgentPresence> {
-        self.agents
+    /// The agent's state, as a command's view shows it.
+    pub(super) fn states(&self) -> BTreeMap<AgentId, OnlineState> {
+        BTreeMap::from([(self.agent, self.presence.state)])
     }
 }
 

@@ -1,8 +1,8 @@
 //! What the command routes answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use actors::presence::{AgentPresence, OnlineState};
+use actors::presence::OnlineState;
 use cql::accounts::Role;
 use domain::command::{Command, CommandView, Sight};
 use domain::id::AgentId;
@@ -26,22 +26,27 @@ pub(super) struct Page {
 pub(super) struct Viewer {
     sight: Sight,
     key: SiteKey,
-    agents: BTreeMap<AgentId, AgentPresence>,
+    states: BTreeMap<AgentId, OnlineState>,
 }
 
 impl Viewer {
-    pub(super) async fn new(app: &App, scope: &ProjectScope) -> ApiResult<Self> {
-        Ok(Self::with(app, scope, app.mesh.presence().agents(scope.project_id).await?))
+    /// For these commands: looks up whether their agents are online.
+    pub(super) async fn of(app: &App, scope: &ProjectScope, commands: &[Command]) -> ApiResult<Self> {
+        let mut states = BTreeMap::new();
+        for agent in commands.iter().map(|command| command.agent).collect::<BTreeSet<_>>() {
+            states.insert(agent, app.mesh.presence().agent(scope.project_id, agent).await?.state);
+        }
+        Ok(Self::with(app, scope, states))
     }
 
-    /// With the agents' presence at hand.
-    pub(super) fn with(app: &App, scope: &ProjectScope, agents: BTreeMap<AgentId, AgentPresence>) -> Self {
+    /// With the agents' states at hand.
+    pub(super) fn with(app: &App, scope: &ProjectScope, states: BTreeMap<AgentId, OnlineState>) -> Self {
         let sight = if scope.role >= Role::Operator { Sight::Full } else { Sight::Outline };
-        Self { sight, key: app.master.site_key(KeyUse::Data, scope.project_id), agents }
+        Self { sight, key: app.master.site_key(KeyUse::Data, scope.project_id), states }
     }
 
     pub(super) fn show(&self, command: &Command) -> CommandView {
-        let state = self.agents.get(&command.agent).map_or(OnlineState::Unknown, |agent| agent.state);
+        let state = self.states.get(&command.agent).copied().unwrap_or(OnlineState::Unknown);
         let secrets = command.shown_secrets(&self.key).filter(|_| self.sight == Sight::Full);
         command.view(self.sight, secrets.as_deref(), state.as_str())
     }

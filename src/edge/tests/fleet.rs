@@ -1,7 +1,5 @@
 //! Workers, queues, processes and agents' health.
 
-use std::collections::BTreeMap;
-
 use axum::http::StatusCode;
 use cql::accounts::{Agent, agent};
 use cql::fleet::process::{self, ProcessHealth};
@@ -41,7 +39,7 @@ async fn fleet(world: &World) -> AgentId {
         protocol_version: "2".to_owned(),
         engines: vec!["celery".to_owned()],
         schedulers: Vec::new(),
-        capabilities: BTreeMap::new(),
+        capabilities: Default::default(),
         runtime_features: Vec::new(),
         node: NodeId::NIL,
         session: SessionId::mint(now),

@@ -104,7 +104,7 @@ impl Node {
             worker_id: Some(worker.to_owned()),
             worker_role: None,
             engines: vec![engine.to_owned()],
-            capabilities: BTreeMap::new(),
+            capabilities: Default::default(),
             said_hello: true,
             connected_at: self.clock.now(),
         };
@@ -207,7 +207,7 @@ impl Worker {
         let SessionMessage::Command { frame, reply } = message else { panic!("not a command") };
         let payload: serde_json::Value = serde_json::from_slice(frame.body.as_bytes()).unwrap();
         let claim = payload["delivery_claim_token"].as_str().unwrap().to_owned();
-        Some(Got { frame, claim, reply })
+        Some(Got { frame: *frame, claim, reply })
     }
 
     pub(super) async fn say(&self, frame: &CommandFrame, claim: &str, heard: Heard) {
