@@ -210,11 +210,12 @@ impl AgentActor {
     }
 
     fn on_session_down(&self, myself: &ActorRef<AgentMessage>, state: &mut AgentState, session: SessionId) {
-        if let Some((delivery, worker)) = state.seats.leave(session)
-            && delivery.given
-        {
-            let returned = Returned::Gone { chunk: delivery.chunk, attempt: delivery.attempt };
-            self.tell(ProjectMessage::Returned { command: delivery.command, returned, worker: Some(Avoid(worker)) });
+        if let Some((lane, worker)) = state.seats.leave(session) {
+            for delivery in lane.into_iter().filter(|delivery| delivery.given) {
+                let returned = Returned::Gone { chunk: delivery.chunk, attempt: delivery.attempt };
+                let worker = Some(Avoid(worker.clone()));
+                self.tell(ProjectMessage::Returned { command: delivery.command, returned, worker });
+            }
         }
         if state.seats.is_empty() {
             // The project starts another one with the next session.

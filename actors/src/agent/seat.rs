@@ -21,7 +21,9 @@ pub(super) struct Delivery {
 
 struct Seat {
     handle: SessionHandle,
-    in_flight: Option<Delivery>,
+    /// Free if empty. After a restart there may be several: one that was answered, while its answer was on its way to
+    /// the ledger, and the one after it.
+    lane: Vec<Delivery>,
     /// A command of this session was given up without an answer: the agent may still be at it.
     late: bool,
     /// The session took no frame; it is left alone until it is heard of again.
@@ -34,42 +36,39 @@ pub(super) struct Seats(BTreeMap<SessionId, Seat>);
 
 impl Seats {
     pub(super) fn sit(&mut self, handle: SessionHandle) {
-        let seat = Seat { handle, in_flight: None, late: false, deaf: false };
+        let seat = Seat { handle, lane: Vec::new(), late: false, deaf: false };
         self.0.entry(seat.handle.id()).or_insert(seat);
     }
 
     /// Marks a lane as taken by a delivery that was handed out earlier.
     pub(super) fn hold(&mut self, session: SessionId, delivery: Delivery) {
         if let Some(seat) = self.0.get_mut(&session) {
-            seat.in_flight = Some(delivery);
+            seat.lane.push(delivery);
         }
     }
 
     /// Takes the best free lane for a command and keeps it.
     pub(super) fn take(&mut self, offer: &Offer) -> Option<SessionId> {
         // An offer that is repeated keeps the lane it has.
-        let is_kept =
-            |seat: &Seat| seat.in_flight.is_some_and(|delivery| delivery.command == offer.command && !delivery.given);
-        if let Some((session, _)) = self.0.iter().find(|(_, seat)| is_kept(seat)) {
+        let is_kept = |held: &Delivery| held.command == offer.command && !held.given;
+        if let Some((session, _)) = self.0.iter().find(|(_, seat)| seat.lane.iter().any(is_kept)) {
             return Some(*session);
         }
         let kept = Delivery { command: offer.command, chunk: 0, attempt: Attempt::NONE, given: false };
         let (session, seat) = self
             .0
             .iter_mut()
-            .filter(|(_, seat)| seat.in_flight.is_none() && seat.hears() && seat.can(&offer.needs))
+            .filter(|(_, seat)| seat.lane.is_empty() && seat.hears() && seat.can(&offer.needs))
             .max_by_key(|(_, seat)| seat.rank(&offer.needs))?;
-        seat.in_flight = Some(kept);
+        seat.lane.push(kept);
         Some(*session)
     }
 
     /// Fills a kept lane. `None`: the session is gone or its lane is another command's by now.
     pub(super) fn give(&mut self, session: SessionId, delivery: Delivery) -> Option<SessionHandle> {
         let seat = self.0.get_mut(&session)?;
-        if seat.in_flight.is_none_or(|held| held.command != delivery.command) {
-            return None;
-        }
-        seat.in_flight = Some(delivery);
+        let kept = seat.lane.iter_mut().find(|held| held.command == delivery.command)?;
+        *kept = delivery;
         Some(seat.handle.clone())
     }
 
@@ -77,11 +76,7 @@ impl Seats {
     /// to. An answer that comes again must not free the lane of the next chunk.
     pub(super) fn free(&mut self, session: SessionId, command: CommandId, chunk: u32) {
         for (id, seat) in &mut self.0 {
-            let is_answered = |held: &Delivery| held.given && (held.command, held.chunk) == (command, chunk);
-            if seat.in_flight.as_ref().is_some_and(is_answered) {
-                seat.in_flight = None;
-                seat.late = true;
-            }
+            seat.late |= seat.clear(|held| held.given && (held.command, held.chunk) == (command, chunk));
             if *id == session {
                 (seat.late, seat.deaf) = (false, false);
             }
@@ -92,19 +87,14 @@ impl Seats {
     /// twice is refused once.
     pub(super) fn release(&mut self, command: CommandId) {
         for seat in self.0.values_mut() {
-            if seat.in_flight.is_some_and(|held| held.command == command && !held.given) {
-                seat.in_flight = None;
-            }
+            seat.clear(|held| held.command == command && !held.given);
         }
     }
 
     /// Frees lanes with deliveries of commands that are open no more.
     pub(super) fn keep_open(&mut self, open: &BTreeSet<CommandId>) {
         for seat in self.0.values_mut() {
-            if seat.in_flight.is_some_and(|held| held.given && !open.contains(&held.command)) {
-                seat.in_flight = None;
-                seat.late = true;
-            }
+            seat.late |= seat.clear(|held| held.given && !open.contains(&held.command));
         }
     }
 
@@ -112,28 +102,21 @@ impl Seats {
     pub(super) fn refuse(&mut self, session: SessionId, command: CommandId) {
         if let Some(seat) = self.0.get_mut(&session) {
             seat.deaf = true;
-            if seat.in_flight.is_some_and(|delivery| delivery.command == command) {
-                seat.in_flight = None;
-            }
+            seat.clear(|held| held.command == command);
         }
     }
 
     /// Frees whichever lane a command has; the agent may still be at it.
     pub(super) fn forget(&mut self, command: CommandId) {
         for seat in self.0.values_mut() {
-            if let Some(delivery) = seat.in_flight
-                && delivery.command == command
-            {
-                seat.in_flight = None;
-                seat.late |= delivery.given;
-            }
+            seat.late |= seat.clear(|held| held.command == command);
         }
     }
 
     /// Removes a session; what was in its lane, and which worker it was.
-    pub(super) fn leave(&mut self, session: SessionId) -> Option<(Delivery, Option<String>)> {
+    pub(super) fn leave(&mut self, session: SessionId) -> Option<(Vec<Delivery>, Option<String>)> {
         let seat = self.0.remove(&session)?;
-        seat.in_flight.map(|delivery| (delivery, seat.handle.facts.worker_id.clone()))
+        Some((seat.lane, seat.handle.facts.worker_id.clone()))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -142,6 +125,11 @@ impl Seats {
 }
 
 impl Seat {
+    /// Takes out of the lane what fits; true if any of it was given to the session.
+    fn clear(&mut self, fits: impl Fn(&Delivery) -> bool) -> bool {
+        self.lane.extract_if(.., |held| fits(held)).fold(false, |given, held| given | held.given)
+    }
+
     /// One that took no frame is tried again once its agent polls again.
     fn hears(&self) -> bool {
         !self.deaf || self.handle.is_polling()
@@ -235,6 +223,17 @@ mod tests {
         assert_eq!(seats.take(&offer(2)), None);
         seats.free(SESSION, command(1), 1);
         assert_eq!(seats.take(&offer(2)), Some(SESSION));
+    }
+
+    #[test]
+    fn a_lane_is_free_when_everything_in_it_has_ended() {
+        let mut seats = busy(0);
+        // After a restart: the answer to command 2 is on its way to the ledger.
+        seats.hold(SESSION, Delivery { command: command(2), chunk: 0, attempt: Attempt(1), given: true });
+        seats.forget(command(2));
+        assert_eq!(seats.take(&offer(3)), None, "the agent is at command 1");
+        seats.forget(command(1));
+        assert_eq!(seats.take(&offer(3)), Some(SESSION));
     }
 
     #[test]
