@@ -1,62 +1,17 @@
-"""Commands: what is refused before a row exists, what is delivered, and the one outcome that each of them has."""
+"""Commands: the straight path of every verb, what reaches the agent, and the one outcome that each of them has."""
 
 import json
 import threading
-import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from conftest import login, new_server, not_there_yet
 from harness.agent import Agent, received, started, succeed_everything
 from harness.canonical import purge_token
 from harness.client import Client, Project
+from harness.commands import MEMBERS, ended, entries, new_id, refused, retry
 from harness.wait import eventually, never
-
-MEMBERS = {
-    "id", "project_id", "agent_id", "issued_by", "action", "target_type", "target_id", "payload", "status", "result",
-    "error", "issued_at", "dispatched_at", "completed_at", "timeout_at", "delivered", "late_status", "late_result",
-    "agent_state", "attempt", "audit",
-}  # fmt: skip
-ENDED = ("succeeded", "failed", "timed_out")
-
-
-def new_id():
-    return str(uuid.uuid4())
-
-
-def serves(project, verb):
-    """Skips the test when the verb is still to come."""
-    answer = project.post(f"/commands/{verb}", {}, expect=None)
-    if answer.status_code in (404, 405):
-        not_there_yet(f"commands/{verb}")
-
-
-def ended(project, command_id, deadline=10):
-    return eventually(lambda: (c := project.command(command_id))["status"] in ENDED and c, deadline, why="no outcome")
-
-
-def retry(project, agent_id, **more):
-    return project.issue("retry-task", agent_id=agent_id, engine="celery", task_id=more.pop("task_id", new_id()), **more)
-
-
-def refused(project, verb, body, status):
-    """Asserts a refusal that leaves nothing behind: no command, no ledger entry, no used key."""
-    before = project.commands()
-    ledger = entries(project)
-    key = f"k-{uuid.uuid4()}"
-    answer = project.post(f"/commands/{verb}", {**body, "idempotency_key": body.get("idempotency_key", key)}, expect=status)
-    assert project.commands() == before, "a refused request minted a command"
-    if ledger is not None:
-        assert len(entries(project)) == len(ledger), "a refused request left a ledger entry"
-    return answer
-
-
-def entries(project):
-    """The project's audit entries, None while they are not served."""
-    answer = project.get("/audit", expect=None, limit=500)
-    return answer.json()["items"] if answer.status_code == 200 else None
 
 
 # --- the straight path
@@ -115,8 +70,6 @@ def test_a_result_may_come_without_an_ack_and_twice(sim, project):
 
 
 def test_the_issue_and_the_outcome_are_in_the_ledger(sim, project):
-    if entries(project) is None:
-        not_there_yet("GET audit")
     agent = sim(on_command=succeed_everything)
     command = retry(project, agent.minted.id)
     done = ended(project, command["id"])
@@ -162,219 +115,6 @@ def test_a_command_of_another_project_is_not_found(sim, project, admin):
     other.get("/commands/not-a-uuid", expect=(404, 422))
     other.post("/commands/retry-task", {"agent_id": agent.minted.id, "engine": "celery", "task_id": "x"}, expect=404)
     assert other.commands() == []
-
-
-# --- refusals: before any row
-
-
-LONG = "x" * 201
-COMMON = [
-    ("no agent", {"agent_id": ...}, 422),
-    ("agent is null", {"agent_id": None}, 422),
-    ("agent is no uuid", {"agent_id": "seven"}, 422),
-    ("agent is a number", {"agent_id": 7}, 422),
-    ("unknown agent", {"agent_id": "01890000-0000-7000-8000-000000000000"}, 404),
-    ("empty key", {"idempotency_key": ""}, 422),
-    ("long key", {"idempotency_key": LONG}, 422),
-    ("key is a number", {"idempotency_key": 5}, 422),
-    ("unknown member", {"surprise": 1}, 422),
-]
-TASK = [
-    ("no engine", {"engine": ...}, 422),
-    ("unknown engine", {"engine": "sidekiq"}, 422),
-    ("empty engine", {"engine": ""}, 422),
-    ("engine in upper case", {"engine": "CELERY"}, 422),
-    ("no task", {"task_id": ...}, 422),
-    ("empty task", {"task_id": ""}, 422),
-    ("long task", {"task_id": LONG}, 422),
-    ("task is a number", {"task_id": 9}, 422),
-]
-WORKER = [
-    ("no worker", {"worker_name": ...}, 422),
-    ("empty worker", {"worker_name": ""}, 422),
-    ("long worker", {"worker_name": LONG}, 422),
-    ("a worker nobody named", {"worker_name": "ghost@host"}, 422),
-]
-VERBS = {
-    "retry-task": (
-        {"engine": "celery", "task_id": "t-1"},
-        COMMON + TASK + [
-            ("kwargs are a list", {"override_kwargs": []}, 422),
-            ("kwargs are text", {"override_kwargs": "{}"}, 422),
-            ("args are an object", {"override_args": {}}, 422),
-            ("kwargs above 64 KiB", {"override_kwargs": {"k": "x" * 65_529}}, 422),
-            ("args above 64 KiB", {"override_args": ["x" * 65_533]}, 422),
-            ("a reserved keyword", {"override_kwargs": {"__z4j_x": 1}}, 422),
-            ("eta below zero", {"eta_seconds": -1}, 422),
-            ("eta beyond a day", {"eta_seconds": 86_401}, 422),
-        ],
-    ),
-    "cancel-task": ({"engine": "celery", "task_id": "t-1"}, COMMON + TASK),
-    "bulk-retry": (
-        {"filter": {"state": "failed"}, "max": 10},
-        COMMON + [
-            ("no filter", {"filter": ...}, 422),
-            ("an empty filter", {"filter": {}}, 422),
-            ("unknown filter member", {"filter": {"stat": "failed"}}, 422),
-            ("unknown state", {"filter": {"state": "done"}}, 422),
-            ("unknown priority", {"filter": {"priority": "urgent"}}, 422),
-            ("a bad time", {"filter": {"since": "yesterday"}}, 422),
-            ("a foreign engine", {"filter": {"state": "failed", "engine": "rq"}}, 422),
-            ("max 0", {"max": 0}, 422),
-            ("max 10001", {"max": 10_001}, 422),
-            ("max is text", {"max": "many"}, 422),
-        ],
-    ),
-    "purge-queue": (
-        {"queue": "default", "force": True},
-        COMMON + [
-            ("no queue", {"queue": ...}, 422),
-            ("empty queue", {"queue": ""}, 422),
-            ("long queue", {"queue": LONG}, 422),
-            ("neither token nor force", {"force": ...}, 422),
-            ("force is false and no token", {"force": False}, 422),
-            ("force is text", {"force": "yes"}, 422),
-            ("a negative depth", {"force": ..., "observed_depth": -1}, 422),
-            ("an empty token", {"force": ..., "confirm_token": ""}, 422),
-        ],
-    ),
-    "restart-worker": ({"worker_name": "w1@host"}, COMMON + WORKER),
-    "pool-resize": (
-        {"worker_name": "w1@host", "delta": 1},
-        COMMON + WORKER + [
-            ("no delta", {"delta": ...}, 422),
-            ("delta 0", {"delta": 0}, 422),
-            ("delta 101", {"delta": 101}, 422),
-            ("delta -101", {"delta": -101}, 422),
-            ("delta 1.5", {"delta": 1.5}, 422),
-            ("delta is text", {"delta": "1"}, 422),
-        ],
-    ),
-    "add-consumer": (
-        {"worker_name": "w1@host", "queue": "billing"},
-        COMMON + WORKER + [("no queue", {"queue": ...}, 422), ("empty queue", {"queue": ""}, 422), ("long queue", {"queue": LONG}, 422)],
-    ),
-    "cancel-consumer": (
-        {"worker_name": "w1@host", "queue": "billing"},
-        COMMON + WORKER + [("no queue", {"queue": ...}, 422), ("empty queue", {"queue": ""}, 422), ("long queue", {"queue": LONG}, 422)],
-    ),
-    "rate-limit": (
-        {"task_name": "email.send", "rate": "10/m"},
-        COMMON + [("a worker nobody named", {"worker_name": "ghost@host"}, 422), ("no task", {"task_name": ...}, 422),
-                  ("empty task", {"task_name": ""}, 422), ("long task", {"task_name": "x" * 501}, 422), ("no rate", {"rate": ...}, 422)]
-        + [(f"rate {rate!r}", {"rate": rate}, 422) for rate in
-           ("", "100/d", "-1", "1.5/s", "01/m", "007/s", "1/", "/s", "1 /s", "1/S", "1/m\n", "ten", 5, "0/s", "1e3", "٣/s")],
-    ),
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def target(server, admin):
-    """One agent for all refusals: it must never see a frame."""
-
-    class Target:
-        project = Project.create(admin)
-        minted = project.mint()
-        agent = Agent(server.url, minted).open()
-
-    Target.agent.beat_with_workers("w1@host")
-    eventually(lambda: Target.project.get("/workers").json(), why="the worker is known")
-    yield Target
-    Target.agent.close()
-
-
-@pytest.mark.parametrize(
-    "verb, change, status",
-    [pytest.param(verb, change, status, id=f"{verb}: {what}") for verb, (_, cases) in VERBS.items() for what, change, status in cases],
-)
-def test_what_is_wrong_is_refused_before_a_row_exists(target, verb, change, status):
-    serves(target.project, verb)
-    body = {"agent_id": target.minted.id, **VERBS[verb][0], **change}
-    body = {name: value for name, value in body.items() if value is not ...}
-    refused(target.project, verb, body, status)
-    assert target.agent.command_log == [], "a refused request reached the agent"
-
-
-@pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("body", ["", "null", "[]", "1", '"x"', "{", '{"agent_id":}', "\xff"])
-def test_a_body_that_is_no_object_is_refused(target, verb, body):
-    serves(target.project, verb)
-    before = len(target.project.commands())
-    target.project.client.request(
-        "POST", target.project.path(f"/commands/{verb}"), expect=(400, 422), content=body.encode("latin-1"),
-        headers={"content-type": "application/json"},
-    )  # fmt: skip
-    assert len(target.project.commands()) == before
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_an_agent_of_another_project_is_not_found(target, admin, verb):
-    serves(target.project, verb)
-    foreign = Project.create(admin).mint()
-    refused(target.project, verb, {"agent_id": foreign.id, **VERBS[verb][0]}, 404)
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_without_the_csrf_header_nothing_happens(target, verb):
-    serves(target.project, verb)
-    before = target.project.commands()
-    answer = target.project.client.request(
-        "POST", target.project.path(f"/commands/{verb}"), expect=403, csrf=False,
-        json={"agent_id": target.minted.id, **VERBS[verb][0]},
-    )  # fmt: skip
-    assert answer.json()["details"]["reason"] == "csrf_mismatch"
-    assert target.project.commands() == before and target.agent.command_log == []
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_an_agent_that_never_connected_is_refused_with_409(target, project, verb):
-    serves(project, verb)
-    never_seen = project.mint()
-    body = {"agent_id": never_seen.id, **VERBS[verb][0]}
-    refused(project, verb, body, (409, 422) if "worker_name" in body else 409)
-
-
-def test_a_revoked_agent_is_not_found(sim, project):
-    agent = sim()
-    project.client.delete(project.path(f"/agents/{agent.minted.id}"))
-    refused(project, "retry-task", {"agent_id": agent.minted.id, "engine": "celery", "task_id": "x"}, 404)
-
-
-@pytest.mark.parametrize(
-    "verb, role, status",
-    [(verb, role, status) for verb, need in {
-        "retry-task": "operator", "cancel-task": "operator", "bulk-retry": "operator", "purge-queue": "admin",
-        "restart-worker": "admin", "pool-resize": "admin", "add-consumer": "admin", "cancel-consumer": "admin",
-        "rate-limit": "admin"}.items()
-     for role, status in (("viewer", 403), ("auditor", 403), ("operator", 202 if need == "operator" else 403))
-     if status == 403],
-)  # fmt: skip
-def test_too_low_a_role_is_refused_and_says_what_is_needed(target, people, verb, role, status):
-    serves(target.project, verb)
-    member = people.member(target.project, role)
-    before = target.project.commands()
-    answer = member.post(f"/commands/{verb}", {"agent_id": target.minted.id, **VERBS[verb][0]}, expect=status)
-    details = answer.json()["details"]
-    assert details["have"] == role and details["need"] in ("operator", "admin")
-    assert target.project.commands() == before and target.agent.command_log == []
-
-
-def test_an_operator_may_retry_and_viewers_see_commands_without_their_content(sim, project, people):
-    agent = sim(on_command=succeed_everything)
-    operator, viewer = people.member(project, "operator"), people.member(project, "viewer")
-    command = retry(operator, agent.minted.id, override_args=[1], override_kwargs={"note": "inside"})
-    ended(operator, command["id"])
-    assert operator.command(command["id"])["payload"]["override_args"] == [1]
-    seen = viewer.command(command["id"])
-    assert seen["payload"] == {} and seen["issued_by"] is None and seen["result"] is None
-    assert seen["status"] == "succeeded" and "inside" not in json.dumps(viewer.commands())
-
-
-def test_an_outsider_gets_the_same_404_as_for_no_project(project, people):
-    outsider, _ = people.user()
-    body = {"agent_id": new_id(), "engine": "celery", "task_id": "x"}
-    for slug in (project.slug, "no-such-project"):
-        outsider.post(f"/projects/{slug}/commands/retry-task", body, expect=404)
 
 
 # --- overrides
@@ -476,174 +216,10 @@ def test_a_key_belongs_to_its_project_and_a_refusal_does_not_use_it(sim, project
         assert one["id"] != two["id"]
 
 
-# --- absent, slow and dead agents
-
-
-@pytest.fixture(scope="module")
-def hasty(tmp_path_factory):
-    """A server whose commands time out after two seconds."""
-    server = new_server(tmp_path_factory.mktemp("hasty"), command_timeout_seconds=2, heartbeat_seconds=2).start(deadline=120)
-    yield server
-    server.discard()
-
-
-@pytest.fixture(scope="module")
-def hasty_admin(hasty):
-    with login(hasty) as client:
-        yield client
-
-
-@pytest.fixture
-def hasty_project(hasty_admin):
-    return Project.create(hasty_admin)
-
-
-def test_a_command_for_an_offline_agent_waits_and_is_delivered_when_it_returns(sim, project):
-    agent = sim()
-    agent.close()
-    eventually(lambda: project.agent(agent.minted.id)["state"] == "offline", 12)
-    command = retry(project, agent.minted.id)
-    assert command["status"] == "issued" and command["agent_state"] == "offline"
-    assert command["dispatched_at"] is None and command["delivered"] in ("no", None)
-    back = sim(agent.minted, on_command=succeed_everything)
-    assert ended(project, command["id"])["status"] == "succeeded"
-    assert [frame["id"] for frame in back.command_log] == [command["id"]]
-
-
-def test_a_command_never_delivered_times_out_and_says_so(hasty, hasty_project):
-    minted = hasty_project.mint()
-    Agent(hasty.url, minted).open().close()
-    eventually(lambda: hasty_project.agent(minted.id)["state"] == "offline", 12)
-    begun = time.monotonic()
-    command = retry(hasty_project, minted.id)
-    done = ended(hasty_project, command["id"])
-    assert 1.5 < time.monotonic() - begun < 5
-    assert done["status"] == "timed_out" and done["delivered"] == "no" and "never delivered" in done["error"]
-    with Agent(hasty.url, minted).open() as agent:
-        never(lambda: agent.command_log, during=1, why="a dead command was delivered")
-
-
-def test_a_command_without_an_answer_times_out_and_may_have_run(hasty, hasty_project):
-    with Agent(hasty.url, hasty_project.mint()).open() as agent:
-        command = retry(hasty_project, agent.minted.id)
-        frame = agent.next_command()
-        agent.ack_command(frame)
-        done = ended(hasty_project, command["id"])
-        assert done["status"] == "timed_out" and done["delivered"] in ("yes", "unknown")
-        assert "may have run" in done["error"]
-        agent.answer(frame, "success", {"new_task_id": "late"})
-        late = eventually(lambda: (c := hasty_project.command(command["id"]))["late_status"] and c)
-        assert late["status"] == "timed_out" and late["late_status"] == "succeeded"
-        assert late["late_result"] == {"new_task_id": "late"} and late["completed_at"] == done["completed_at"]
-        assert hasty_project.commands(status="timed_out")[0]["id"] == command["id"]
-        assert hasty_project.commands(status="timeout") == hasty_project.commands(status="timed_out")
-
-
-def test_a_timed_out_key_answers_with_the_same_command_and_dispatches_nothing(hasty, hasty_project):
-    with Agent(hasty.url, hasty_project.mint()).open() as agent:
-        body = {"agent_id": agent.minted.id, "engine": "celery", "task_id": "x", "idempotency_key": "k"}
-        command = hasty_project.issue("retry-task", **body)
-        ended(hasty_project, command["id"])
-        again = hasty_project.issue("retry-task", **body)
-        assert again["id"] == command["id"] and again["status"] == "timed_out"
-        never(lambda: len(agent.command_log) > 1, during=0.5)
-
-
-def test_one_command_at_a_time_is_in_flight_on_a_session(sim, project):
-    agent = sim()
-    ids = [retry(project, agent.minted.id)["id"] for _ in range(3)]
-    first = agent.next_command()
-    never(lambda: len(agent.command_log) > 1, during=0.7, why="a second command while the first runs")
-    assert [project.command(one)["status"] for one in ids] == ["dispatched", "issued", "issued"]
-    agent.answer(first, "success", {})
-    for _ in range(2):
-        agent.answer(agent.next_command(), "success", {})
-    for one in ids:
-        assert ended(project, one)["status"] == "succeeded"
-    assert [frame["id"] for frame in agent.command_log] == ids, "oldest first"
-
-
-def test_a_cancel_is_redelivered_to_another_worker_when_a_session_drops(sim, project):
-    minted = project.mint()
-    first = sim(minted)
-    command = project.issue("cancel-task", agent_id=minted.id, engine="celery", task_id="x")
-    frame = first.next_command()
-    second = sim(minted, on_command=succeed_everything)
-    first.drop()
-    done = ended(project, command["id"])
-    assert done["status"] == "succeeded" and done["attempt"] == 2
-    assert [f["id"] for f in second.command_log] == [frame["id"]], "the frame id is unchanged on redelivery"
-
-
-def test_a_retry_is_delivered_at_most_once(hasty, hasty_project):
-    minted = hasty_project.mint()
-    first = Agent(hasty.url, minted).open()
-    command = retry(hasty_project, minted.id)
-    first.next_command()
-    with Agent(hasty.url, minted, on_command=succeed_everything).open() as second:
-        first.drop()
-        done = ended(hasty_project, command["id"])
-        assert done["status"] == "timed_out" and done["delivered"] == "unknown"
-        assert second.command_log == []
-
-
-def test_a_result_sent_in_the_next_session_still_counts(sim, project):
-    minted = project.mint()
-    first = sim(minted, worker_id="same")
-    command = retry(project, minted.id)
-    frame = first.next_command()
-    first.drop()
-    second = sim(minted, worker_id="same")
-    second.answer(frame, "success", {"new_task_id": "n"})
-    assert ended(project, command["id"])["status"] == "succeeded"
-
-
-def test_a_result_from_another_agent_or_for_nothing_is_ignored(sim, project):
-    owner, stranger = sim(), sim()
-    command = retry(project, owner.minted.id)
-    frame = owner.next_command()
-    stranger.answer(frame, "success", {"forged": True})
-    for odd in (new_id(), "not-a-uuid", "x" * 64):
-        stranger.send("command_result", {"status": "success", "result": {}, "error": None, "delivery_claim_token": None}, id=odd)
-    stranger.report(received(new_id()))
-    never(lambda: project.command(command["id"])["status"] in ENDED, during=0.5, why="a stranger's result counted")
-    owner.answer(frame, "failed", None, "mine")
-    assert ended(project, command["id"])["error"] == "mine"
-
-
-def test_commands_survive_a_restart(own_server, tmp_path):
-    server = own_server(command_timeout_seconds=30)
-    project = Project.create(login(server))
-    minted = project.mint()
-    agent = Agent(server.url, minted).open()
-    done_id = retry(project, minted.id, idempotency_key="done")["id"]
-    agent.answer(agent.next_command(), "success", {"n": 1})
-    ended(project, done_id)
-    open_id = retry(project, minted.id)["id"]
-    frame = agent.next_command()
-    agent.close()
-    waiting = project.issue("cancel-task", agent_id=minted.id, engine="celery", task_id="w")["id"]
-    server.kill()
-    server.start()
-    project = project.through(login(server))
-    assert project.command(done_id)["result"] == {"n": 1}
-    again = project.issue("retry-task", agent_id=minted.id, engine="celery", task_id=project.command(done_id)["target_id"][7:], idempotency_key="done")
-    assert again["id"] == done_id, "a key replays after a restart"
-    agent = Agent(server.url, minted).open()
-    agent.answer(frame, "success", {"n": 2})
-    assert ended(project, open_id)["result"] == {"n": 2}
-    while (frame := agent.next_command())["id"] != waiting:
-        raise AssertionError(f"only the waiting cancel may be delivered, not {frame}")
-    agent.answer(frame, "success", {})
-    assert ended(project, waiting)["status"] == "succeeded"
-    agent.close()
-
-
 # --- the other verbs, as frames
 
 
 def test_pool_resize_is_sent_as_grow_or_shrink_with_the_absolute_delta(sim, project):
-    serves(project, "pool-resize")
     agent = sim()
     agent.beat_with_workers("w1@host")
     eventually(lambda: project.get("/workers").json())
@@ -659,7 +235,6 @@ def test_pool_resize_is_sent_as_grow_or_shrink_with_the_absolute_delta(sim, proj
 
 @pytest.mark.parametrize("rate", ["0", "100", "100/s", "100/m", "100/h"])
 def test_rates_of_the_grammar_are_sent(sim, project, rate):
-    serves(project, "rate-limit")
     agent = sim()
     project.issue("rate-limit", agent_id=agent.minted.id, task_name="email.send", rate=rate)
     assert agent.next_command()["payload"]["parameters"]["rate"] == rate
@@ -667,7 +242,6 @@ def test_rates_of_the_grammar_are_sent(sim, project, rate):
 
 @pytest.mark.parametrize("form", [{}, {"worker_name": None}, {"worker_name": ""}])
 def test_a_rate_limit_without_worker_is_a_broadcast_and_flagged(sim, project, form):
-    serves(project, "rate-limit")
     agent = sim(on_command=succeed_everything)
     command = project.issue("rate-limit", agent_id=agent.minted.id, task_name="email.send", rate="10/m", **form)
     frame = eventually(lambda: agent.command_log and agent.command_log[0])
@@ -681,7 +255,6 @@ def test_a_rate_limit_without_worker_is_a_broadcast_and_flagged(sim, project, fo
 
 
 def test_an_observed_depth_becomes_the_token_that_the_agent_expects(sim, project):
-    serves(project, "purge-queue")
     agent = sim()
     command = project.issue("purge-queue", agent_id=agent.minted.id, queue="billing-é", observed_depth=7)
     parameters = agent.next_command()["payload"]["parameters"]
@@ -691,7 +264,6 @@ def test_an_observed_depth_becomes_the_token_that_the_agent_expects(sim, project
 
 
 def test_an_unsupported_action_ends_failed_without_dispatch(sim, project):
-    serves(project, "pool-resize")
     agent = sim(engines=["rq"], capabilities={"rq": ["retry_task", "cancel_task", "purge_queue"]})
     one = new_id()
     from harness.agent import event
@@ -705,7 +277,6 @@ def test_an_unsupported_action_ends_failed_without_dispatch(sim, project):
 
 
 def test_bulk_retry_freezes_the_newest_matching_ids(sim, project):
-    serves(project, "bulk-retry")
     from harness.agent import failed, now_text
 
     agent = sim(on_command=succeed_everything)
@@ -729,7 +300,6 @@ def test_bulk_retry_freezes_the_newest_matching_ids(sim, project):
 
 
 def test_retries_are_not_throttled_and_bulk_actions_are(sim, project):
-    serves(project, "purge-queue")
     agent = sim(on_command=succeed_everything)
     for _ in range(15):
         retry(project, agent.minted.id)

@@ -102,14 +102,6 @@ class Client:
     def delete(self, path, expect=204, **more):
         return self.request("DELETE", path, expect=expect, **more)
 
-    def serves(self, method, path, body=None):
-        """Whether the route exists: anything but "no such route" counts as yes."""
-        response = self.request(method, path, expect=None, json=body)
-        if response.status_code == 405:
-            return False
-        return not (response.status_code == 404 and "route" in response.json()["message"])
-
-
 class Minted:
     """An agent's row with the two values that are shown once."""
 
