@@ -15,7 +15,7 @@ VENV       := .deps/venv
 # Servers under test are started by scripts/with-cassandra.sh and by the fixtures, on free ports.
 WITH_CQL   := scripts/with-cassandra.sh
 
-.PHONY: help run build check fmt test test-rust test-python test-stores test-cql test-celery durability fuzz-json sim bench setup clean-deps
+.PHONY: help run build check fmt test test-rust test-python test-stores test-cql test-celery durability fuzz-json sim bench bench-long bench-peer bench-build setup clean-deps
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,9 +63,10 @@ test-cql: setup ## the contract suite of the store and all tests from outside, o
 test-celery: setup ## only the tests with real Celery workers
 	$(MAKE) --no-print-directory test-python PYTEST_ARGS="tests/test_celery.py"
 
-durability: setup ## kill -9 under load, ROUNDS times (default 100)
+durability: setup ## kill -9 under load, ROUNDS times (default 100); a disk that hangs for a minute, a full disk
 	cargo build --locked --bin thalamus
-	THALAMUS_TEST_ROUNDS=$(ROUNDS) $(WITH_CQL) $(VENV)/bin/pytest tests/test_durability.py -s
+	THALAMUS_TEST_ROUNDS=$(ROUNDS) THALAMUS_TEST_STALL_SECONDS=60 $(WITH_CQL) \
+	    $(VENV)/bin/pytest tests/test_durability.py tests/test_disk.py -s
 
 fuzz-json: ## the canonical JSON against CPython, a long run (DOCUMENTS=n)
 	THALAMUS_TEST_DOCUMENTS=$(or $(DOCUMENTS),1000000) cargo test -p domain --release --locked canonical -- --nocapture
@@ -73,9 +74,18 @@ fuzz-json: ## the canonical JSON against CPython, a long run (DOCUMENTS=n)
 sim: ## the simulation, SEEDS seeds (default 10000); a failure prints its seed
 	THALAMUS_SIM_SEEDS=$(SEEDS) cargo test -p actors --release --locked sim -- --nocapture
 
-bench: build ## the load generator against a fresh release server, SECONDS_OF_LOAD seconds
-	cargo build --release --locked -p load
+bench: bench-build ## every load but those on 10 M tasks, in under 20 minutes; REPORT=DIR (default target/bench)
 	scripts/bench.sh $(SECONDS_OF_LOAD)
+
+bench-long: bench-build ## growth up to 10 M tasks, then 10 minutes of ingest; REPORT=DIR (default target/bench-long)
+	scripts/bench-long.sh
+
+bench-peer: bench-build ## the same loads here and on the reference brain; REPORT=DIR (default target/bench-peer)
+	scripts/bench-peer.sh
+
+bench-build: build
+	cargo build --release --locked -p load
+	cargo build --release --locked -p cql --example ceiling
 
 clean-deps: ## remove what setup installed below .deps
 	rm -rf .deps

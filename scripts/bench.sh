@@ -1,39 +1,62 @@
 #!/usr/bin/env bash
-# Starts a fresh release server in a temporary folder and runs every load against it: events for SECONDS (default 60),
-# then reads of what was stored, then commands. REPORT=DIR keeps the figures as JSON and Markdown.
+# Every load but those on 10 M tasks, each against a release server: ingest, commands, reads, exports on a million tasks,
+# starts, idle sessions, fairness, and Cassandra where its jars are installed (scripts/setup-tests.sh).
+#
+#   scripts/bench.sh [SECONDS]   seconds of the main ingest run (60); below 20 it is a check that everything works
+#   REPORT=DIR                   where the reports and summary.{json,md} go (target/bench)
+#   TASKS=N                      tasks before reads, exports and the timed start (1000000)
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source scripts/bench-server.sh
 
 seconds=${1:-60}
-target=${CARGO_TARGET_DIR:-target}/release
-dir=$(mktemp -d "${TMPDIR:-/tmp}/thalamus-bench.XXXXXX")
-port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-password=Bench-$RANDOM-$RANDOM-Run
+tasks=${TASKS:-1000000}
+brief=$((seconds < 20 ? seconds : 20))
+requests=$((seconds < 20 ? 200 : 1000))
+report_in "${REPORT:-target/bench}"
 
-"$target/thalamus" serve --listen "127.0.0.1:$port" --data-dir "$dir/data" \
-    --admin-email admin@example.com --admin-password "$password" >"$dir/server.log" 2>&1 &
-server=$!
-finish() {
-    kill "$server" 2>/dev/null || true
-    wait "$server" 2>/dev/null || true
-    rm -rf "$dir"
-}
-trap finish EXIT
+say "a fresh server at rest"
+# shellcheck disable=SC2046
+"$load" start --listen "$listen" --runs 1 --report "$report" --as start-fresh -- $(serve_words) >/dev/null
+rm -rf "$data"
 
-for _ in $(seq 100); do
-    if python3 -c "import urllib.request as r; r.urlopen('http://127.0.0.1:$port/health', timeout=1)" 2>/dev/null; then
-        break
-    fi
-    kill -0 "$server" || { cat "$dir/server.log" >&2; exit 1; }
-    sleep 0.1
+start_server
+run ingest swarm --agents 8 --duration "$seconds"
+half=$(part_of "$(figure ingest 'acked events per second')" 0.5)
+run ingest-half swarm --agents 8 --duration "$brief" --rate "$half"
+run ingest-batched swarm --agents 8 --duration "$brief" --events-per-frame 200
+run commands-1 commands --agents 4 --concurrency 1 --count "$requests"
+run commands-32 commands --agents 64 --concurrency 32 --count $((requests * 20))
+run commands-beside commands --agents 4 --concurrency 1 --count "$requests" --with-rate "$half"
+stored=$(part_of "$(figure ingest-batched 'tasks in the project')" 1)
+if [ "$stored" -lt "$tasks" ]; then
+    # Of 32 tasks one has six events, the others have three.
+    run fill swarm --agents 8 --events-per-frame 200 --events $(part_of $((tasks - stored)) 3.1)
+fi
+run rest rest --requests "$requests"
+run rest-32 rest --requests "$requests" --concurrency 32
+for format in csv ndjson xlsx; do
+    run "export-$format" export --format "$format"
 done
+stop_server
+say "starts with $tasks tasks"
+# shellcheck disable=SC2046
+"$load" start --listen "$listen" --runs 5 --report "$report" --as start-tasks -- $(serve_words) >/dev/null
+rm -rf "$data"
 
-export THALAMUS_ADMIN_PASSWORD=$password
-run() {
-    "$target/load" "$@" --url "http://127.0.0.1:$port" --project bench --server-pid "$server" \
-        ${REPORT:+--report "$REPORT"}
-}
-run swarm --agents 8 --duration "$seconds"
-run rest --requests 2000 --concurrency 1
-run commands --agents 4 --concurrency 1 --count 2000
-run commands --agents 64 --concurrency 32 --count 20000 --poll-ms 5
+start_server
+run idle idle --agents 5000 --duration "$seconds"
+stop_server
+rm -rf "$data"
+
+start_server
+run fairness fairness --duration "$brief"
+stop_server
+
+if [ -d .deps/cassandra/lib ] && [ -x "$target/examples/ceiling" ]; then
+    rm -rf "$data"
+    scripts/bench-cassandra.sh "$brief" "$report"
+else
+    say "no Cassandra installed: that row is left out"
+fi
+"$load" report "$report" --of "$(version)"

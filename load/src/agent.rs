@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
+use domain::wire::UNACKED_MAX;
 use domain::wire::client::{AgentSide, BrainFrame, Command, Payload};
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use serde_json::json;
@@ -73,7 +74,7 @@ impl Agent {
             session,
             events: Events::new(clues)?,
             clues,
-            window: Window::default(),
+            window: Window::new(UNACKED_MAX),
             payload: Payload::default(),
             heartbeat: heartbeat(clues)?,
             progress,
@@ -81,6 +82,11 @@ impl Agent {
             frame_id: String::new(),
             totals: Totals::default(),
         })
+    }
+
+    /// The same agent with at most `frames` waiting for an ack.
+    pub(crate) fn with_window(self, frames: usize) -> Self {
+        Self { window: Window::new(frames), ..self }
     }
 
     /// Streams as `pace` allows until it ends, then waits for the last ack.

@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, reason = "its report is its output")]
 
 mod agent;
+mod bars;
 mod beside;
 mod clock;
 mod commands;
@@ -10,13 +11,16 @@ mod export;
 mod fairness;
 mod histogram;
 mod idle;
+mod machine;
 mod pace;
+mod plot;
 mod process;
 mod reads;
 mod report;
 mod rest;
 mod session;
 mod start;
+mod summary;
 mod swarm;
 mod target;
 mod template;
@@ -54,6 +58,8 @@ enum Scenario {
     Fairness(fairness::Fairness),
     /// Starts a server and times it until it is healthy.
     Start(start::Start),
+    /// Makes one report of a folder of them.
+    Report(summary::Summarise),
     /// The protocol alone: verify and read a frame, seal an ack.
     Wire {
         /// Rounds of 500 frames; the best counts.
@@ -74,6 +80,7 @@ fn main() -> Result<()> {
             Scenario::Idle(idle) => idle::run(&idle).await,
             Scenario::Fairness(fairness) => fairness::run(&fairness).await,
             Scenario::Start(start) => start::run(&start).await,
+            Scenario::Report(asked) => summary::run(&asked),
             Scenario::Wire { rounds } => wire::run(rounds),
         }
     })?;

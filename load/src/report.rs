@@ -74,6 +74,21 @@ impl Report {
         self.figure(format!("{name} memory, MiB"), mib(after.resident));
     }
 
+    /// A figure by its name, or a latency by its name and quantile, such as `ack p99`, in milliseconds.
+    pub(crate) fn value(&self, name: &str) -> Option<f64> {
+        self.values().into_iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    /// All of them.
+    pub(crate) fn values(&self) -> Vec<(String, f64)> {
+        let mut values = self.figures.clone();
+        for (name, latency) in &self.latencies {
+            values.push((format!("{name} p50"), latency.p50_ms));
+            values.push((format!("{name} p99"), latency.p99_ms));
+        }
+        values
+    }
+
     pub(crate) fn series(&mut self, name: &str, every: Duration, values: Vec<f64>) {
         if !values.is_empty() {
             self.series.push(Series { name: name.to_owned(), every_seconds: every.as_secs_f64(), values });

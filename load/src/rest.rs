@@ -12,12 +12,15 @@ use tokio::time::Instant;
 use crate::target::Target;
 
 const READ_BUFFER: usize = 64 << 10;
+/// A connection that rested longer is replaced: a server may be closing it.
+const REST_MAX: Duration = Duration::from_secs(3);
 
 pub(crate) struct Rest {
     stream: BufReader<TcpStream>,
     host: String,
     cookies: Vec<(String, String)>,
     project: String,
+    used: Instant,
 }
 
 pub(crate) struct Answer {
@@ -83,14 +86,8 @@ impl Rest {
 
     async fn connect(target: &Target, cookies: Vec<(String, String)>) -> Result<Self> {
         let host = target.host()?;
-        let stream = TcpStream::connect(&host).await.with_context(|| format!("cannot connect to {host}"))?;
-        stream.set_nodelay(true)?;
-        Ok(Self {
-            stream: BufReader::with_capacity(READ_BUFFER, stream),
-            host,
-            cookies,
-            project: target.project.clone(),
-        })
+        let stream = dial(&host).await?;
+        Ok(Self { stream, host, cookies, project: target.project.clone(), used: Instant::now() })
     }
 
     /// Reads below the project.
@@ -155,6 +152,10 @@ impl Rest {
     }
 
     async fn ask(&mut self, method: &str, path: &str, body: Option<&Value>) -> Result<()> {
+        if self.used.elapsed() > REST_MAX {
+            self.stream = dial(&self.host).await?;
+        }
+        self.used = Instant::now();
         let mut request = format!("{method} /api/v1{path} HTTP/1.1\r\nhost: {}\r\n", self.host);
         if !self.cookies.is_empty() {
             let cookies: Vec<_> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -268,6 +269,12 @@ impl Rest {
     }
 }
 
+async fn dial(host: &str) -> Result<BufReader<TcpStream>> {
+    let stream = TcpStream::connect(host).await.with_context(|| format!("cannot connect to {host}"))?;
+    stream.set_nodelay(true)?;
+    Ok(BufReader::with_capacity(READ_BUFFER, stream))
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncWriteExt as _;
@@ -282,7 +289,13 @@ mod tests {
         let stream = TcpStream::connect(&host).await.expect("listening");
         let (mut accepted, _) = listener.accept().await.expect("a connection");
         accepted.write_all(answer.as_bytes()).await.expect("open");
-        Rest { stream: BufReader::new(stream), host, cookies: Vec::new(), project: "p".to_owned() }
+        Rest {
+            stream: BufReader::new(stream),
+            host,
+            cookies: Vec::new(),
+            project: "p".to_owned(),
+            used: Instant::now(),
+        }
     }
 
     #[tokio::test]

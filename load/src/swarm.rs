@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use domain::wire::UNACKED_MAX;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -40,6 +41,9 @@ pub(crate) struct Swarm {
     /// Real agents send one.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     events_per_frame: u32,
+    /// Frames that an agent has un-acked at most; real agents: 256.
+    #[arg(long, default_value_t = UNACKED_MAX)]
+    window: usize,
     /// Tasks whose details are compared with what was sent.
     #[arg(long, default_value_t = 50)]
     checks: usize,
@@ -68,7 +72,8 @@ pub(crate) async fn run(swarm: &Swarm) -> Result<String> {
         let share = |events: u64| events / count + u64::from((place as u64) < events % count);
         let duration = swarm.events.is_none().then_some(Duration::from_secs_f64(swarm.duration));
         let rate = swarm.rate.map(|rate| rate / count as f64);
-        running.spawn(agent.run(Pace::new(started, duration, swarm.events.map(share), rate, swarm.events_per_frame)));
+        let pace = Pace::new(started, duration, swarm.events.map(share), rate, swarm.events_per_frame);
+        running.spawn(agent.with_window(swarm.window).run(pace));
     }
     let finished = all(running).await?;
     let elapsed = started.elapsed();

@@ -80,15 +80,32 @@ impl Watched {
         report.figure("longest time without an ack, ms", self.stall.as_secs_f64() * 1e3);
         if self.memory_peak > 0 {
             report.figure("server memory, highest, MiB", mib(self.memory_peak));
+            if let Some(growth) = growth(&self.memory) {
+                report.figure("server memory, growth, MiB", growth / f64::from(1 << 20));
+            }
             report.series("server memory, MiB", POINT_EVERY, self.memory.into_iter().map(mib).collect());
         }
         report.series("acked events per second", POINT_EVERY, self.rates);
     }
 }
 
+/// By how much the last tenth of a long run is above its second tenth; the first one warms up.
+fn growth(memory: &[u64]) -> Option<f64> {
+    let tenth = memory.len() / 10;
+    let mean = |part: &[u64]| part.iter().sum::<u64>() as f64 / part.len() as f64;
+    (tenth >= 6).then(|| mean(&memory[memory.len() - tenth..]) - mean(&memory[tenth..2 * tenth]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn growth_is_that_of_a_warm_server() {
+        let memory: Vec<u64> = (0..100).map(|second| if second < 10 { 5 } else { 1000 + second }).collect();
+        assert_eq!(growth(&memory), Some(80.0));
+        assert_eq!(growth(&memory[..59]), None);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_stall_is_the_longest_time_without_progress() {

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use domain::wire::UNACKED_MAX;
 use tokio::time::Instant;
 
 /// What one ack settled.
@@ -19,16 +18,21 @@ struct Sent {
 }
 
 /// Frames are numbered from 0; acks may come in any order and more than once.
-#[derive(Default)]
 pub(crate) struct Window {
+    limit: usize,
     first: u64,
     sent: VecDeque<Sent>,
     open: usize,
 }
 
 impl Window {
+    /// At most `limit` frames wait for an ack.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { limit, first: 0, sent: VecDeque::new(), open: 0 }
+    }
+
     pub(crate) fn is_full(&self) -> bool {
-        self.open >= UNACKED_MAX
+        self.open >= self.limit
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -63,7 +67,7 @@ mod tests {
 
     #[test]
     fn acks_settle_each_frame_once_in_any_order() {
-        let (start, mut window) = (Instant::now(), Window::default());
+        let (start, mut window) = (Instant::now(), Window::new(256));
         assert_eq!((0..3).map(|events| window.send(start, events)).collect::<Vec<_>>(), [0, 1, 2]);
         let later = start + Duration::from_millis(5);
         assert!(window.ack(2, later).is_some_and(|settled| settled.events == 2));
@@ -76,7 +80,7 @@ mod tests {
 
     #[test]
     fn an_agent_waits_behind_256_frames() {
-        let mut window = Window::default();
+        let mut window = Window::new(256);
         (0..256).for_each(|_| assert!(!window.is_full() && window.send(Instant::now(), 1) < 256));
         assert!(window.is_full());
         assert!(window.ack(255, Instant::now()).is_some() && !window.is_full());
