@@ -5,7 +5,9 @@ import uuid
 
 import pytest
 
+from conftest import login
 from harness.agent import Agent, Refusal, event, now_text, received, started, succeeded
+from harness.client import Project
 from harness.wait import eventually, never
 
 
@@ -415,6 +417,19 @@ def test_the_65th_worker_of_a_token_is_closed_with_4429(sim, project):
     with pytest.raises(Refusal) as refusal:
         sim(minted, worker_id="w-64")
     assert refusal.value.code == 4429
+
+
+def test_connects_beyond_an_addresss_limit_are_closed_with_4429(own_server, monkeypatch):
+    server = own_server(connect_limit_per_minute=2)
+    minted = Project.create(login(server)).mint()
+    monkeypatch.setattr("harness.agent.own_address", lambda: "127.8.8.8")
+    for _ in range(2):
+        Agent(server.url, minted).open().close()
+    with pytest.raises(Refusal) as refusal:
+        Agent(server.url, minted).open()
+    assert refusal.value.code == 4429
+    monkeypatch.setattr("harness.agent.own_address", lambda: "127.8.8.9")
+    Agent(server.url, minted).open().close()
 
 
 def test_an_agent_is_online_while_one_socket_is_open_and_offline_soon_after_the_last(sim, project):

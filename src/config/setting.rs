@@ -137,6 +137,10 @@ pub const SETTINGS: &[Setting] = &[
         .or("20")
         .allow("a whole number from 1 to 100000")
         .says("Login attempts per minute and client address."),
+    setting(LIMITS, "connect-limit-per-minute", "CONNECTS")
+        .or("600")
+        .allow("a whole number from 1 to 1000000")
+        .says("Connects of agents per minute and client address."),
     setting(LIMITS, "heartbeat-seconds", "SECONDS")
         .or("10")
         .allow("a whole number from 1 to 60")

@@ -14,9 +14,6 @@ use crate::checkpoints::Checkpoints;
 use crate::config::Config;
 use crate::store::Opened;
 
-/// Connects of agents per address and minute (WIRE section 5).
-const CONNECTS_PER_MINUTE: u32 = 600;
-
 /// The shared state of the edge; cheap to clone.
 #[derive(Clone)]
 pub struct App(Arc<Shared>);
@@ -60,6 +57,7 @@ impl App {
         checkpoints: Option<Checkpoints>,
     ) -> Self {
         let logins = Throttle::per_minute(config.login_limit_per_minute);
+        let connects = Throttle::per_minute(config.connect_limit_per_minute);
         Self(Arc::new(Shared {
             store: Arc::clone(&opened.store),
             opened,
@@ -69,7 +67,7 @@ impl App {
             checkpoints,
             passwords: Passwords::new(),
             logins,
-            connects: Throttle::per_minute(CONNECTS_PER_MINUTE),
+            connects,
             subscriptions: Subscriptions::new(),
             failures: tokio::sync::Mutex::new(()),
             openapi: OnceLock::new(),
