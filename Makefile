@@ -55,7 +55,7 @@ test-python: ## the tests from outside: the binary, real agents, real workers
 
 test-stores: ## the tests from outside, and again on Cassandra those that are about more than workers
 	$(MAKE) --no-print-directory test-python
-	THALAMUS_TEST_STORE=cql $(MAKE) --no-print-directory test-python PYTEST_ARGS='-m "not (cql or celery or engines)" $(PYTEST_ARGS)'
+	THALAMUS_TEST_STORE=cql $(MAKE) --no-print-directory test-python PYTEST_ARGS='-m "not (cql or celery or engines or disk)" $(PYTEST_ARGS)'
 
 test-cql: setup ## the contract suite of the store and all tests from outside, on a real Cassandra
 	$(WITH_CQL) bash -euc 'cargo test -p cql --locked; THALAMUS_TEST_STORE=cql $(MAKE) --no-print-directory test-python'

@@ -107,10 +107,17 @@ impl ProjectActor {
             // Another home was first: read on, decide again.
             Ok(Appended::Lost) => self.decide_again(myself, state, decided).await,
             Ok(Appended::Unknown) => Err(Uncertain::Append),
-            // Nothing was written, so the caller may hear of it.
+            // Nothing was written, so the caller may hear of it. Lanes that were kept for it are free again.
             Err(StoreError::Full) => {
                 self.reload(state).await?;
                 for (input, _) in decided {
+                    match &input {
+                        Input::Issue(issuing) => {
+                            self.tell_forget(state, issuing.draft.agent, issuing.prepared.command);
+                        }
+                        Input::Lane { command, .. } => self.tell_release(state, *command),
+                        Input::Note { .. } | Input::Answer { .. } | Input::Overdue(_) => {}
+                    }
                     refuse(input, || StoreError::Full);
                 }
                 Ok(())

@@ -25,7 +25,8 @@ use crate::store::{Committed, Expect, Result, Row, StoreError};
 /// A group ends when it has so many bytes: beyond this a longer group gains nothing and delays the first.
 const GROUP_BYTES: usize = 4 << 20;
 /// Free space is asked for at most this often, unless much was written meanwhile.
-const FREE_EVERY: Duration = Duration::from_secs(1);
+/// Others may fill it too: what they take between two looks is written over, half-way, and poisons the database.
+const FREE_EVERY: Duration = Duration::from_millis(20);
 const FREE_AFTER_BYTES: u64 = 16 << 20;
 
 /// The database and its keyspaces.
