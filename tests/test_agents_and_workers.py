@@ -86,6 +86,14 @@ def test_another_projects_agents_and_workers_are_not_found(sim, project, admin):
     never(lambda: agent.closed_with is not None, during=0.5, why="revoked through another project")
 
 
+def test_a_worker_of_a_host_with_a_full_name_keeps_it(sim, project):
+    """`process@host` is no e-mail address, also where a heartbeat names it: commands take it verbatim (M133)."""
+    agent = sim()
+    hosts = {"celery@ip-10-0-0-1.ec2.internal", "celery@db.example.org"}
+    agent.beat_with_workers(*hosts)
+    eventually(lambda: {worker["name"] for worker in project.get("/workers").json()} == hosts, why="names differ")
+
+
 def test_queues_are_known_from_events_and_heartbeats(sim, project):
     agent = sim()
     agent.report(received(str(uuid.uuid4()), queue="from-event"))

@@ -25,17 +25,41 @@ pub const EMAIL: &str = "<email>";
 /// Scrubs the `data` of an event. Its member `worker` is a name of the form `worker@host`, which a user copies
 /// into commands (contract M133), so it is not taken for an e-mail address.
 pub fn event_data(json: &str) -> Cow<'_, str> {
-    if pattern::is_suspicious(json.as_bytes(), true) { walk::scrub(json, true) } else { Cow::Borrowed(json) }
+    if pattern::is_suspicious(json.as_bytes(), true) { walk::scrub(json, Shape::Event) } else { Cow::Borrowed(json) }
+}
+
+/// Scrubs an object with a member for each worker, whose name is kept like that of an event.
+pub fn by_worker(json: &str) -> Cow<'_, str> {
+    if pattern::is_suspicious(json.as_bytes(), false) {
+        walk::scrub(json, Shape::ByWorker)
+    } else {
+        Cow::Borrowed(json)
+    }
 }
 
 /// Scrubs a JSON text.
 pub fn json(json: &str) -> Cow<'_, str> {
-    if pattern::is_suspicious(json.as_bytes(), false) { walk::scrub(json, false) } else { Cow::Borrowed(json) }
+    if pattern::is_suspicious(json.as_bytes(), false) { walk::scrub(json, Shape::Any) } else { Cow::Borrowed(json) }
 }
 
 /// Scrubs plain text.
 pub fn text(text: &str) -> Cow<'_, str> {
     pattern::scrub(text, pattern::Emails::Scrubbed)
+}
+
+/// Scrubs a name of the form `process@host`, which is not taken for an e-mail address.
+pub fn name(text: &str) -> Cow<'_, str> {
+    pattern::scrub(text, pattern::Emails::Kept)
+}
+
+/// Where a JSON text has names of workers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    Any,
+    /// The outermost member `worker` holds one.
+    Event,
+    /// The names of the outermost members.
+    ByWorker,
 }
 
 /// Whether a text is a marker that some scrubbing left.
@@ -110,6 +134,15 @@ mod tests {
         {
             assert!(matches!(text(same), Cow::Borrowed(_)), "{same}");
         }
+    }
+
+    #[test]
+    fn names_of_workers_are_no_addresses() {
+        let details = r#"{"celery@ip-10-0-0-1.ec2.internal":{"owner":"bob@example.org"}}"#;
+        assert_eq!(by_worker(details), r#"{"celery@ip-10-0-0-1.ec2.internal":{"owner":"<email>"}}"#);
+        assert_eq!(by_worker(r#"{"w@AKIAABCDEFGHIJKLMNOP":1}"#), r#"{"w@<redacted>":1}"#);
+        assert_eq!(name("celery@db.example.org"), "celery@db.example.org");
+        assert_eq!(name("w AKIAABCDEFGHIJKLMNOP"), "w <redacted>");
     }
 
     #[test]

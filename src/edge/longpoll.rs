@@ -69,7 +69,7 @@ impl FromRequestParts<App> for Caller {
             ApiError::BadRequest { code: "bad_request", message: format!("the header {NONCE} is missing or too long") }
         })?;
         let features = header(FEATURES).unwrap_or_default().split(',').map(str::trim).filter(|word| !word.is_empty());
-        let features = features.take(64).map(str::to_owned).collect();
+        let features = features.take(64).map(|word| domain::redact::text(word).into_owned()).collect();
         Ok(Self { nonce: nonce.to_owned(), features, credential })
     }
 }

@@ -124,31 +124,65 @@ fn write_and_send<T: Table, E>(
     mut rows: mpsc::Receiver<Rows<T::Row>>,
     out: &mpsc::Sender<Result<Bytes, E>>,
 ) -> Result<(), SheetError> {
-    let mut workbook = Workbook::new();
-    let styles = Styles::new();
-    let mut sheets = 1;
-    let mut sheet = add_sheet(&mut workbook, sheets, table, &styles)?;
-    let mut row_number = 0;
+    let mut book = Book::new(table, SHEET_ROWS);
     loop {
         match rows.blocking_recv() {
             None => return Ok(()),
             Some(Rows::End) => break,
-            Some(Rows::Page(page)) => {
-                for row in &page {
-                    if row_number == SHEET_ROWS {
-                        sheets += 1;
-                        sheet = add_sheet(&mut workbook, sheets, table, &styles)?;
-                        row_number = 0;
-                    }
-                    row_number += 1;
-                    write_row(sheet, row_number, table.cells(row), &styles)?;
-                }
-            }
+            Some(Rows::Page(page)) => page.iter().try_for_each(|row| book.add(row))?,
         }
     }
-    let mut file = tempfile::tempfile()?;
-    workbook.save_to_writer(&mut file)?;
-    send(file, out)
+    send(book.save()?, out)
+}
+
+/// A workbook that goes on on a further sheet when one is full. Rows go to disk as they are written.
+struct Book<'a, T> {
+    workbook: Workbook,
+    table: &'a T,
+    styles: Styles,
+    /// Rows of a sheet below its header.
+    rows_max: u32,
+    sheets: usize,
+    rows: u32,
+}
+
+impl<'a, T: Table> Book<'a, T> {
+    fn new(table: &'a T, rows_max: u32) -> Self {
+        Self { workbook: Workbook::new(), table, styles: Styles::new(), rows_max, sheets: 0, rows: 0 }
+    }
+
+    fn add(&mut self, row: &T::Row) -> Result<(), XlsxError> {
+        if self.sheets == 0 || self.rows == self.rows_max {
+            self.add_sheet()?;
+        }
+        self.rows += 1;
+        let sheet = self.workbook.worksheet_from_index(self.sheets - 1)?;
+        write_row(sheet, self.rows, self.table.cells(row), &self.styles)
+    }
+
+    /// A sheet with its frozen header.
+    fn add_sheet(&mut self) -> Result<(), XlsxError> {
+        (self.sheets, self.rows) = (self.sheets + 1, 0);
+        let sheet = self.workbook.add_worksheet_with_constant_memory()?;
+        sheet.set_name(match self.sheets {
+            1 => T::TITLE.to_owned(),
+            number => format!("{} {number}", T::TITLE),
+        })?;
+        sheet.set_freeze_panes(1, 0)?;
+        for (place, name) in (0_u16..).zip(self.table.names()) {
+            sheet.write_string_with_format(0, place, name, &self.styles.header)?;
+        }
+        Ok(())
+    }
+
+    fn save(mut self) -> Result<File, SheetError> {
+        if self.sheets == 0 {
+            self.add_sheet()?;
+        }
+        let mut file = tempfile::tempfile()?;
+        self.workbook.save_to_writer(&mut file)?;
+        Ok(file)
+    }
 }
 
 fn send<E>(mut file: File, out: &mpsc::Sender<Result<Bytes, E>>) -> Result<(), SheetError> {
@@ -172,22 +206,6 @@ impl Styles {
     fn new() -> Self {
         Self { header: Format::new().set_bold(), time: Format::new().set_num_format("yyyy-mm-dd hh:mm:ss.000") }
     }
-}
-
-/// A sheet with its frozen header. Its rows go to disk as they are written.
-fn add_sheet<'a, T: Table>(
-    workbook: &'a mut Workbook,
-    number: u32,
-    table: &T,
-    styles: &Styles,
-) -> Result<&'a mut Worksheet, XlsxError> {
-    let sheet = workbook.add_worksheet_with_constant_memory()?;
-    sheet.set_name(if number == 1 { T::TITLE.to_owned() } else { format!("{} {number}", T::TITLE) })?;
-    sheet.set_freeze_panes(1, 0)?;
-    for (place, name) in (0_u16..).zip(table.names()) {
-        sheet.write_string_with_format(0, place, name, &styles.header)?;
-    }
-    Ok(sheet)
 }
 
 fn write_row<'a>(
@@ -225,4 +243,65 @@ fn cut(mut text: String) -> String {
     text.truncate(end.unwrap_or(text.len()));
     text.push('…');
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Names;
+
+    impl Table for Names {
+        type Row = String;
+        const TITLE: &'static str = "Tasks";
+
+        fn names(&self) -> impl Iterator<Item = &'static str> {
+            ["task_id"].into_iter()
+        }
+
+        fn cells<'a>(&'a self, row: &'a String) -> impl Iterator<Item = Cell<'a>> {
+            [Cell::Text(Cow::Borrowed(row))].into_iter()
+        }
+    }
+
+    fn book(rows: usize, rows_max: u32) -> File {
+        let mut book = Book::new(&Names, rows_max);
+        for n in 0..rows {
+            book.add(&format!("=t{n}")).unwrap();
+        }
+        book.save().unwrap()
+    }
+
+    fn part(file: &File, name: &str) -> String {
+        let mut text = String::new();
+        zip::ZipArchive::new(file).unwrap().by_name(name).unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn a_full_sheet_is_followed_by_another_with_its_own_header() {
+        let file = book(7, 3);
+        let names = part(&file, "xl/workbook.xml");
+        for name in ["\"Tasks\"", "\"Tasks 2\"", "\"Tasks 3\""] {
+            assert!(names.contains(name), "{names}");
+        }
+        for (sheet, ids) in [(1, ["=t0", "=t2"]), (2, ["=t3", "=t5"]), (3, ["=t6", "=t6"])] {
+            let text = part(&file, &format!("xl/worksheets/sheet{sheet}.xml"));
+            assert_eq!(text.matches("<row ").count(), if sheet == 3 { 2 } else { 4 }, "{text}");
+            assert_eq!(text.matches(">task_id<").count(), 1, "each has a header");
+            assert!(ids.iter().all(|id| text.contains(&format!(">{id}<"))), "{text}");
+            assert!(!text.contains("<f>"), "a text is never a formula");
+        }
+    }
+
+    #[test]
+    fn a_sheet_that_is_just_full_is_the_last() {
+        assert!(!part(&book(3, 3), "xl/workbook.xml").contains("Tasks 2"));
+        assert!(part(&book(0, 3), "xl/worksheets/sheet1.xml").contains(">task_id<"), "nothing found is a header");
+    }
+
+    #[test]
+    fn a_sheet_has_as_many_rows_as_the_format_allows() {
+        assert_eq!(SHEET_ROWS + 1, 1 << 20, "with the header");
+    }
 }

@@ -82,7 +82,7 @@ fn documents<'a>(heartbeat: &'a Heartbeat<'_>, fact: &'static str) -> impl Itera
 pub(super) fn worker_details(heartbeat: &Heartbeat<'_>) -> Vec<(Engine, Vec<WorkerDetail>)> {
     documents(heartbeat, "worker_details")
         .filter_map(|(engine, text)| {
-            let scrubbed = domain::redact::json(text);
+            let scrubbed = domain::redact::by_worker(text);
             let Ok(Value::Object(workers)) = serde_json::from_str::<Value>(&scrubbed) else { return None };
             Some((
                 engine,
@@ -99,8 +99,9 @@ pub(super) fn queue_depths(heartbeat: &Heartbeat<'_>) -> Vec<(Engine, String, u6
         .flat_map(|(engine, depths)| {
             depths
                 .into_iter()
+                .map(|(queue, depth): (String, Value)| (domain::redact::text(&queue).into_owned(), depth))
                 .filter(|(queue, _)| is_name(queue))
-                .filter_map(move |(queue, depth): (String, Value)| Some((engine, queue, depth.as_u64()?)))
+                .filter_map(move |(queue, depth)| Some((engine, queue, depth.as_u64()?)))
         })
         .collect()
 }
@@ -117,9 +118,35 @@ struct Pool {
     processes: Option<Vec<Value>>,
 }
 
-fn detail(name: String, data: Value) -> Option<WorkerDetail> {
-    if !is_name(&name) || !data.is_object() {
+/// Members of a worker's details that are kept, and of its settings: the agents' own lists, applied again to those
+/// that send more (contract D29).
+const DETAILS: [&str; 5] = ["stats", "active", "active_queues", "registered", "conf"];
+const SETTINGS: [&str; 16] = [
+    "accept_content",
+    "broker_heartbeat",
+    "broker_pool_limit",
+    "enable_utc",
+    "result_serializer",
+    "task_acks_late",
+    "task_default_queue",
+    "task_reject_on_worker_lost",
+    "task_serializer",
+    "task_soft_time_limit",
+    "task_time_limit",
+    "timezone",
+    "worker_concurrency",
+    "worker_max_memory_per_child",
+    "worker_max_tasks_per_child",
+    "worker_prefetch_multiplier",
+];
+
+fn detail(name: String, mut data: Value) -> Option<WorkerDetail> {
+    if !is_name(&name) {
         return None;
+    }
+    data.as_object_mut()?.retain(|member, _| DETAILS.contains(&member.as_str()));
+    if let Some(conf) = data.get_mut("conf").and_then(Value::as_object_mut) {
+        conf.retain(|setting, _| SETTINGS.contains(&setting.as_str()));
     }
     let stats = &data["stats"];
     let pool: Pool = serde_json::from_value(stats["pool"].clone()).unwrap_or_default();

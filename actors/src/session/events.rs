@@ -7,6 +7,7 @@ use std::sync::Arc;
 use domain::engine::Engine;
 use domain::id::ProjectId;
 use domain::id::address::{Shard, TaskKey};
+use domain::redact;
 use domain::task::{EventFields, Kind, Reporter, Sighting};
 use domain::time::Timestamp;
 use domain::wire::{EventBatch, EventItem};
@@ -196,12 +197,11 @@ impl Events {
     }
 }
 
-/// An event as it came, cut, for the record of what could not be stored.
+/// An event as it came, scrubbed and cut, for the record of what could not be stored.
 fn render(fields: &EventFields<'_>) -> String {
-    let data = fields.data.map(domain::redact::json).unwrap_or(Cow::Borrowed("null"));
-    let text = format!(
-        "{:?} {:?} {:?} {:?} {:?} {data}",
-        fields.id, fields.kind, fields.engine, fields.task_id, fields.occurred_at
-    );
+    let data = fields.data.map_or(Cow::Borrowed("null"), redact::json);
+    let names = [fields.id, fields.kind, fields.engine, fields.task_id, fields.occurred_at];
+    let [id, kind, engine, task_id, occurred_at] = names.map(|name| name.map(redact::text));
+    let text = format!("{id:?} {kind:?} {engine:?} {task_id:?} {occurred_at:?} {data}");
     text.chars().take(ASIDE_BYTES_MAX / 4).collect()
 }

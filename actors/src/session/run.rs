@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use domain::redact;
 use domain::time::Timestamp;
 use domain::wire::{CloseCode, Frame, Hello, Outbound, Receiver, Sender, SessionKey};
 use futures_util::{FutureExt, Sink, SinkExt, Stream, StreamExt};
@@ -188,7 +189,7 @@ impl Session {
             Frame::RegistryDelta(_) | Frame::Hello | Frame::Ignored => {}
             Frame::Error(error) => tracing::warn!(
                 agent.id = %self.handle.facts.agent,
-                code = error.code.as_deref(),
+                code = error.code.as_deref().map(redact::text).as_deref(),
                 fatal = error.fatal,
                 "agent reports an error"
             ),

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::pattern::{self, Emails};
-use super::{REDACTED, is_marker, is_secret_key};
+use super::{REDACTED, Shape, is_marker, is_secret_key};
 
 /// Values nested deeper are dropped: no client reads them and many break on them.
 const DEPTH_MAX: usize = 64;
@@ -25,10 +25,10 @@ struct Walk<'a> {
     out: String,
 }
 
-/// Scrubs a JSON text; with `is_event` the outermost member `worker` may look like an e-mail address.
-pub(super) fn scrub(json: &str, is_event: bool) -> Cow<'_, str> {
+/// Scrubs a JSON text; what is a worker's name in its shape may look like an e-mail address.
+pub(super) fn scrub(json: &str, shape: Shape) -> Cow<'_, str> {
     let mut walk = Walk { json, copied: 0, out: String::new() };
-    walk.run(is_event);
+    walk.run(shape);
     if walk.copied == 0 {
         return Cow::Borrowed(json);
     }
@@ -37,7 +37,7 @@ pub(super) fn scrub(json: &str, is_event: bool) -> Cow<'_, str> {
 }
 
 impl Walk<'_> {
-    fn run(&mut self, is_event: bool) {
+    fn run(&mut self, shape: Shape) {
         let bytes = self.json.as_bytes();
         let mut stack: Vec<Open> = Vec::new();
         let (mut at, mut is_secret, mut is_worker) = (0, false, false);
@@ -72,8 +72,9 @@ impl Walk<'_> {
                     if stack.last() == Some(&Open::Name) {
                         let name = decode(&self.json[at..end]);
                         is_secret = is_secret_key(&name);
-                        is_worker = is_event && stack.len() == 1 && name == "worker";
-                        self.text(at, end, &name, Emails::Scrubbed);
+                        is_worker = shape == Shape::Event && stack.len() == 1 && name == "worker";
+                        let names_worker = shape == Shape::ByWorker && stack.len() == 1;
+                        self.text(at, end, &name, if names_worker { Emails::Kept } else { Emails::Scrubbed });
                         if let Some(top) = stack.last_mut() {
                             *top = Open::Value;
                         }

@@ -1,5 +1,6 @@
 //! The unsigned handshake: an agent introduces itself, the brain answers with the session's identity.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -7,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::envelope::{Envelope, Kind};
 use super::{FRAME_BYTES_MAX, FrameError, PROTOCOL, VERSION};
 use crate::id::{AgentId, ProjectId, SessionId};
+use crate::redact;
 use crate::time::Timestamp;
 
 const VERSION_TEXT_MAX: usize = 40;
@@ -65,7 +67,35 @@ impl Hello {
         }
         let hello: Self = serde_json::from_str(envelope.payload).map_err(|_| FrameError::Member("payload"))?;
         hello.check()?;
-        if hello.protocol_version == PROTOCOL { Ok(hello) } else { Err(FrameError::Protocol) }
+        if hello.protocol_version == PROTOCOL { Ok(hello.scrubbed()) } else { Err(FrameError::Protocol) }
+    }
+
+    /// What is kept and logged of it: no secrets and no addresses (contract D29).
+    fn scrubbed(mut self) -> Self {
+        let clean = |text: &mut String| {
+            if let Cow::Owned(clean) = redact::text(text) {
+                *text = clean;
+            }
+        };
+        [&mut self.agent_version, &mut self.framework].into_iter().for_each(clean);
+        self.worker_role.iter_mut().for_each(clean);
+        self.engines.iter_mut().chain(&mut self.schedulers).chain(&mut self.runtime_features).for_each(clean);
+        self.capabilities = std::mem::take(&mut self.capabilities)
+            .into_iter()
+            .map(|(engine, mut actions)| {
+                actions.iter_mut().for_each(clean);
+                (redact::text(&engine).into_owned(), actions)
+            })
+            .collect();
+        // Often `process@host`.
+        self.worker_id = self.worker_id.map(|id| redact::name(&id).into_owned());
+        if let Ok(host) = serde_json::to_string(&self.host)
+            && let Cow::Owned(clean) = redact::json(&host)
+        {
+            // What a scrubbed object cannot be read back as is dropped.
+            self.host = serde_json::from_str(&clean).unwrap_or_default();
+        }
+        self
     }
 
     /// The name the agent was configured with, if any.
