@@ -13,8 +13,8 @@ from harness.client import Project
 from harness.server import free_port
 from harness.wait import eventually
 
-LINE = re.compile(r'^(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(?P<labels>.*)\})? (?P<value>\S+)$')
-LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
+LINE = re.compile(r'^(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(?P<labels>.*)\})? (?P<value>\S+)$', re.DOTALL)
+LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"', re.DOTALL)
 
 
 class Scrape:
@@ -23,7 +23,7 @@ class Scrape:
     def __init__(self, text):
         self.samples = {}
         self.types = {}
-        for line in text.splitlines():
+        for line in text.split("\n"):
             if line.startswith("# TYPE "):
                 _, _, name, kind = line.split(" ")
                 self.types[name] = kind
