@@ -100,9 +100,11 @@ pub async fn serve(
     let server = axum::serve(listener, router).with_graceful_shutdown(async move { asked.cancelled().await });
     let mut server = tokio::spawn(server.into_future());
     tokio::select! {
+        // First: without open connections the listener ends in the same moment, and there is still all to drain.
+        biased;
+        () = shutdown.cancelled() => tracing::info!("draining"),
         ended = &mut server => return Ok(ended??),
         () = opened.broken() => anyhow::bail!("the store cannot go on; start the server again"),
-        () = shutdown.cancelled() => tracing::info!("draining"),
     }
     // The listener is closed by now; sessions and requests end side by side.
     let (requests, ()) = tokio::join!(tokio::time::timeout(DRAIN, &mut server), mesh.shutdown());

@@ -1,16 +1,18 @@
 """The ledger as auditors read it: filters, pages, exports, and chains that verify (D25)."""
 
+import io
 import json
 import stat
 import subprocess
 import uuid
 
+import openpyxl
 import pytest
 
 from conftest import login
 from harness.agent import succeed_everything
 from harness.client import Project
-from harness.server import Server, binary
+from harness.server import Server, binary, clean_environment
 from harness.wait import eventually
 
 
@@ -101,6 +103,23 @@ def test_csv_has_a_header_and_every_entry(told):
     assert len(rows) - 1 == project.get("/audit/verify").json()["checked"]
 
 
+def test_a_sheet_holds_every_entry_and_no_formula(told):
+    project, _ = told
+    project.client.http.headers["user-agent"] = "=HYPERLINK(1)"
+    try:
+        project.mint("=1+1")
+    finally:
+        project.client.http.headers["user-agent"] = "tests"
+    answer = project.get("/audit", format="xlsx", fields="seq,user_agent,force,occurred_at,metadata")
+    assert answer.headers["content-type"] == "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+    sheet = openpyxl.load_workbook(io.BytesIO(answer.content)).worksheets[0]
+    rows = list(sheet.iter_rows(values_only=True))
+    assert sheet.title == "Audit" and rows[0] == ("seq", "user_agent", "force", "occurred_at", "metadata")
+    assert [row[0] for row in rows[1:]] == list(range(len(rows) - 1, 0, -1))
+    assert rows[1][1] == "'=HYPERLINK(1)" and str(rows[1][2]).lower() == "false" and "=1+1" in rows[1][4]
+    assert all(cell.data_type != "f" for row in sheet.iter_rows() for cell in row)
+
+
 def test_logins_stand_in_the_systems_chain(admin):
     item = admin.get("/audit", action_prefix="auth.login", limit=1).json()["items"][0]
     assert item["project_id"] is None and item["action"] in ("auth.login", "auth.login_failed")
@@ -123,7 +142,8 @@ def test_another_projects_entries_never_show(project, told):
 
 def audit(*words):
     """`thalamus audit ...`: its exit code, and what it says."""
-    run = subprocess.run([str(binary()), "audit", *map(str, words)], capture_output=True, text=True, timeout=60)
+    words = [str(binary()), "audit", *map(str, words)]
+    run = subprocess.run(words, capture_output=True, text=True, timeout=60, env=clean_environment())
     return run.returncode, run.stdout + run.stderr
 
 
@@ -164,12 +184,18 @@ def test_the_folder_of_a_killed_server_verifies_and_its_next_life_signs_the_rest
 def test_the_end_of_a_server_signs_what_nobody_has_signed(own_server):
     server = own_server(checkpoint_seconds=3600)
     project = busy(server)
-    server.stop()
-    key = audit("key", "--data-dir", server.data)[1].strip()
-    code, said = audit("verify", "--data-dir", server.data, "--public-key", key)
-    assert code == 0 and "nothing is provable yet" not in said and "taken on its word" not in said, said
-    lines = [json.loads(line) for line in checkpoint_file(server).read_text().splitlines()]
-    assert project.row["id"] in {line["project_id"] for line in lines}
+    # Several times: whether connections are open must make no difference.
+    for n in range(6):
+        with login(server) as client:
+            Project(client, project.row).mint(f"one more, {n}")
+        server.stop()
+        key = audit("key", "--data-dir", server.data)[1].strip()
+        code, said = audit("verify", "--data-dir", server.data, "--public-key", key)
+        assert code == 0 and "nothing is provable yet" not in said and "taken on its word" not in said, said
+        lines = [json.loads(line) for line in checkpoint_file(server).read_text().splitlines()]
+        assert lines and lines[-1]["project_id"] == project.row["id"], (n, lines)
+        assert server.log().count("draining") == n + 1
+        server.start()
 
 
 def test_a_torn_line_is_told_and_the_checkpoints_go_on_behind_it(own_server):
