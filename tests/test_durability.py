@@ -262,13 +262,16 @@ def test_sigterm_drains_and_loses_nothing(own_server):
 
 
 def test_sigterm_closes_sessions_politely(own_server):
+    """More than once: a server without open requests once forgot its sessions in one case of four."""
     server = own_server()
-    project = Project.create(login(server))
-    agent = Agent(server.url, project.mint()).open()
-    begun = time.monotonic()
-    assert server.terminate() == 0
-    assert time.monotonic() - begun < 10
-    assert agent.wait_closed() in (1000, 1001)
+    minted = Project.create(login(server)).mint()
+    for _ in range(5):
+        agent = Agent(server.url, minted).open()
+        begun = time.monotonic()
+        assert server.terminate() == 0
+        assert time.monotonic() - begun < 10
+        assert agent.wait_closed() in (1000, 1001)
+        server.start()
 
 
 def journals(folder):
