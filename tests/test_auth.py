@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -102,6 +103,27 @@ def test_projects_are_created_listed_and_fetched(admin):
     slugs = [one["slug"] for one in (listed["items"] if isinstance(listed, dict) else listed)]
     assert project.slug in slugs and "default" in slugs, "a project named default exists from the start"
     admin.post("/projects", {"slug": project.slug, "name": "again"}, expect=409)
+
+
+def test_of_equal_things_made_at_once_one_is_made(server, admin, project, people):
+    _, user_id = people.user()
+    slug, email = "p-" + uuid.uuid4().hex[:12], f"{uuid.uuid4().hex}@example.com"
+    makes = [
+        ("/projects", {"slug": slug, "name": "P"}),
+        (project.path("/agents"), {"name": "one"}),
+        ("/users", {"email": email, "password": "Quiet-Harbour-5-Lamp"}),
+        (project.path("/memberships"), {"user_id": user_id, "role": "viewer"}),
+    ]
+    clients = [login(server) for _ in range(6)]
+    with ThreadPoolExecutor(len(clients)) as pool:
+        for path, body in makes:
+            made = list(pool.map(lambda one: one.post(path, body, expect=(201, 409)).status_code, clients))
+            assert sorted(made) == [201] + [409] * 5, path
+    member = project.get("/memberships").json()[0]
+    admin.delete(project.path(f"/memberships/{member['id']}"))
+    project.post("/memberships", {"user_id": user_id, "role": "operator"}, expect=201)
+    for client in clients:
+        client.close()
 
 
 @pytest.mark.parametrize("slug", ["", "a", "ab", "-ab", "ab-", "Ab", "a_b", "a b", "é-é", "a" * 51, "a.b", "../x", 5, None])

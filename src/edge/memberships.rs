@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use cql::accounts::{Membership, Role, membership, user};
+use cql::accounts::{AccountError, Membership, Role, membership, user};
 use domain::id::{MembershipId, ProjectId, UserId};
 use domain::time::Timestamp;
 use serde::Serialize;
@@ -109,13 +109,13 @@ async fn create(
     let store = app.store.as_ref();
     let role = role(&request.role)?;
     let user = user::get(store, request.user_id).await?.ok_or(ApiError::NotFound("user"))?;
-    if membership::get(store, scope.project_id, user.id).await?.is_some() {
-        return Err(ApiError::conflict("the user is a member already"));
-    }
     let now = app.clock.now();
     let membership =
         Membership { id: MembershipId::mint(now), user: user.id, project: scope.project_id, role, created_at: now };
-    membership::put(store, &membership).await?;
+    membership::create(store, &membership).await.map_err(|error| match error {
+        AccountError::Taken(_) => ApiError::conflict("the user is a member already"),
+        AccountError::Store(error) => error.into(),
+    })?;
     changed(&app, &scope, user.id, None, Some(role)).await;
     Ok((StatusCode::CREATED, Json(view(&app, membership).await?)))
 }

@@ -23,6 +23,7 @@ pub(super) enum Kind {
     Email = 2,
     AgentName = 3,
     Fingerprint = 4,
+    Membership = 5,
 }
 
 /// The holder of a name.

@@ -163,7 +163,7 @@ impl Prepared<'_> {
         let id = row.id.to_string();
         self.words.iter().all(|(word, lower)| {
             fields.iter().flatten().any(|field| field.contains(lower))
-                || *word == row.task_id
+                || word.eq_ignore_ascii_case(&row.task_id)
                 || word.eq_ignore_ascii_case(&id)
         })
     }
