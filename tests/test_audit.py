@@ -165,7 +165,7 @@ def proven(project):
 
 
 def test_the_folder_of_a_killed_server_verifies_and_its_next_life_signs_the_rest(own_server):
-    server = own_server(checkpoint_seconds=3600)
+    server = own_server(store="embedded", checkpoint_seconds=3600)
     # The first round was at the start; what comes now is not signed before the next one.
     project = busy(server)
     code, said = audit("verify", "--data-dir", server.data)
@@ -182,7 +182,7 @@ def test_the_folder_of_a_killed_server_verifies_and_its_next_life_signs_the_rest
 
 
 def test_the_end_of_a_server_signs_what_nobody_has_signed(own_server):
-    server = own_server(checkpoint_seconds=3600)
+    server = own_server(store="embedded", checkpoint_seconds=3600)
     project = busy(server)
     # Several times: whether connections are open must make no difference.
     for n in range(6):
@@ -224,7 +224,7 @@ def test_a_server_that_cannot_write_checkpoints_says_so_and_serves(own_server):
 
 
 def test_a_store_that_was_put_back_is_found_out(own_server):
-    server = own_server(checkpoint_seconds=1)
+    server = own_server(store="embedded", checkpoint_seconds=1)
     project = busy(server)
     server.stop()
     old = server.copy(server.folder / "old")
@@ -303,7 +303,7 @@ def test_every_crime_on_an_export_is_named(exported, tmp_path, crime):
 
 
 def test_two_exports_that_differ_are_a_fork(own_server, tmp_path):
-    server = own_server()
+    server = own_server(store="embedded")
     project = busy(server)
     server.stop()
     twin = server.copy(server.folder / "twin")
