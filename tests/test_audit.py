@@ -164,6 +164,7 @@ def proven(project):
     return verdict if verdict["checkpoint"] and verdict["unproven_from"] is None else None
 
 
+@pytest.mark.embedded
 def test_the_folder_of_a_killed_server_verifies_and_its_next_life_signs_the_rest(own_server):
     server = own_server(store="embedded", checkpoint_seconds=3600)
     # The first round was at the start; what comes now is not signed before the next one.
@@ -181,6 +182,7 @@ def test_the_folder_of_a_killed_server_verifies_and_its_next_life_signs_the_rest
     assert audit("key", "--data-dir", server.data) == (0, verdict["public_key"] + "\n")
 
 
+@pytest.mark.embedded
 def test_the_end_of_a_server_signs_what_nobody_has_signed(own_server):
     server = own_server(store="embedded", checkpoint_seconds=3600)
     project = busy(server)
@@ -223,6 +225,7 @@ def test_a_server_that_cannot_write_checkpoints_says_so_and_serves(own_server):
     assert server.terminate() == 0
 
 
+@pytest.mark.embedded
 def test_a_store_that_was_put_back_is_found_out(own_server):
     server = own_server(store="embedded", checkpoint_seconds=1)
     project = busy(server)
@@ -302,6 +305,7 @@ def test_every_crime_on_an_export_is_named(exported, tmp_path, crime):
         assert f"nothing is provable yet from seq {newest} on" in said, said
 
 
+@pytest.mark.embedded
 def test_two_exports_that_differ_are_a_fork(own_server, tmp_path):
     server = own_server(store="embedded")
     project = busy(server)

@@ -21,7 +21,7 @@ from test_durability import Reporter, check_visible
 STALL = float(os.environ.get("THALAMUS_TEST_STALL_SECONDS", "10"))
 AGENTS = 64
 MIB = 1 << 20
-pytestmark = [pytest.mark.disk, pytest.mark.timeout(240 + 2 * int(STALL))]
+pytestmark = [pytest.mark.disk, pytest.mark.embedded, pytest.mark.timeout(240 + 2 * int(STALL))]
 
 
 @pytest.fixture
