@@ -21,7 +21,9 @@ use domain::cursor::CursorKind;
 use domain::id::ProjectId;
 use domain::ledger::AuditItem;
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::openapi::schema::{AdditionalProperties, AnyOfBuilder};
+use utoipa::openapi::{Ref, RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -69,10 +71,30 @@ enum Items {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes `Page` to OpenAPI")]
 struct AuditPage {
-    items: Vec<AuditPublic>,
+    items: Vec<AuditEntry>,
     /// Null on the last page.
     #[schema(required)]
     next_cursor: Option<String>,
+}
+
+/// A whole entry, or with `fields` the members asked for.
+struct AuditEntry;
+
+impl PartialSchema for AuditEntry {
+    fn schema() -> RefOr<Schema> {
+        let whole = Ref::from_schema_name(AuditPublic::name());
+        let RefOr::T(Schema::Object(mut asked)) = AuditPublic::schema() else { return whole.into() };
+        asked.required.clear();
+        asked.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+        AnyOfBuilder::new().item(whole).item(asked).into()
+    }
+}
+
+impl ToSchema for AuditEntry {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((AuditPublic::name().into_owned(), AuditPublic::schema()));
+        AuditPublic::schemas(schemas);
+    }
 }
 
 /// One entry of the chain.
