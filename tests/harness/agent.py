@@ -164,8 +164,9 @@ class Agent:
     def open(self, **changes):
         """Dials, says hello, checks the answer, and starts to read."""
         self.dial()
-        self.socket.send(json.dumps(self.hello_frame(**changes)).encode())
         try:
+            # A server that refuses may have closed before it is told anything.
+            self.socket.send(json.dumps(self.hello_frame(**changes)).encode())
             frame = json.loads(self.socket.recv(timeout=10))
         except ConnectionClosed as error:
             raise Refusal(error.rcvd.code if error.rcvd else None) from None
