@@ -1,8 +1,8 @@
 //! What a node counts of itself for `/metrics`: names, bounds, and handles kept where they are used often.
 //!
 //! Labels are bounded: projects by their administrators, engines, kinds, states, actions and statuses by their
-//! lists, and names of tasks by `NAMES_MAX`, beyond which they are counted as `<other>`. An event costs an
-//! atomic addition: a recorder keeps the handles of what it counts.
+//! lists, and names of tasks by `NAMES_MAX`, beyond which they are counted as `<other>`. An event costs a look-up in a
+//! map that its recorder owns, which keeps the handles of what it counts, and an atomic addition.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
