@@ -10,12 +10,12 @@ import pytest
 from conftest import login
 from harness.agent import Agent, bulk_result, event, failed, now_text, received, succeed_everything
 from harness.client import Project
+from harness.commands import ENDED
 from harness.redis import Redis
 from harness.shop import Shop
 from harness.wait import eventually
 from harness.worker import CeleryWorker
 
-ENDED = ("succeeded", "failed", "timed_out")
 STORES = [pytest.param("embedded", marks=pytest.mark.embedded), pytest.param("cql", marks=pytest.mark.cql)]
 
 

@@ -7,9 +7,9 @@ import pytest
 from conftest import login, new_server
 from harness.agent import Agent, commands_of, event, received, started, succeed_everything
 from harness.client import Project
+from harness.commands import ENDED
 from harness.wait import eventually, never
 
-ENDED = ("succeeded", "failed", "timed_out")
 TIMEOUT = 3
 VERBS = {
     "cancel-task": ({"engine": "celery", "task_id": "t"}, True),

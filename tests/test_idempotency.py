@@ -8,9 +8,9 @@ import pytest
 from conftest import login
 from harness.agent import Agent, commands_of, failed, received, succeed_everything
 from harness.client import Project
+from harness.commands import ENDED
 from harness.wait import eventually
 
-ENDED = ("succeeded", "failed", "timed_out")
 STORES = [pytest.param("embedded", marks=pytest.mark.embedded), pytest.param("cql", marks=pytest.mark.cql)]
 BODIES = {
     "retry-task": {"engine": "celery", "task_id": "t-1", "override_kwargs": {"password": "s3cret-value", "n": 1.50}},
