@@ -22,10 +22,11 @@ use uuid::Uuid;
 
 use domain::engine::Engine;
 use domain::id::ProjectId;
+use domain::id::derived::derived_in;
 
-/// The stable id of a named thing of a project: version 5 under the project's own id.
+/// The stable id of a named thing of a project, as old as the project.
 fn row_id(project: ProjectId, kind: &str, engine: Engine, name: &str) -> Uuid {
-    Uuid::new_v5(&project.uuid(), format!("{kind}\0{engine}\0{name}").as_bytes())
+    derived_in(project.uuid(), format!("{kind}\0{engine}\0{name}"))
 }
 
 /// Clustering key of what one agent says of a named thing: engine, 0x00, agent, name.
@@ -48,7 +49,7 @@ mod tests {
         let project = ProjectId::from_bytes([7; 16]);
         assert_eq!(
             row_id(project, "worker", Engine::Celery, "w1@vm").to_string(),
-            "c0112a81-c450-55d4-aa80-42fcd9f50e97"
+            "07070707-0707-720e-85ee-1b4d4fa35822"
         );
         let key = named_by(Engine::Rq, AgentId::from_bytes([1; 16]), "w");
         assert_eq!(hex::encode(key), "7271000101010101010101010101010101010177");

@@ -1,8 +1,10 @@
 //! Typed ids that cannot be swapped, each with one text form everywhere.
 //!
-//! All ids but a task's are UUIDs (version 7 when we mint them); a task's is its address, [`address::TaskId`].
+//! All ids but a task's are UUIDs, version 7 unless an agent chose them: minted, or of things that nobody mints
+//! [`derived`](derived::derived). A task's is its address, [`address::TaskId`].
 
 pub mod address;
+pub mod derived;
 
 use std::fmt;
 use std::str::FromStr;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use domain::id::derived::derived_in;
 use domain::id::{AgentId, NodeId, ProjectId, SessionId};
 use domain::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -66,9 +67,9 @@ pub struct ProcessHealth {
 
 const WHAT: &str = "agent process";
 
-/// The stable id of a process slot.
+/// The stable id of a process slot, as old as its agent.
 pub fn id(agent: AgentId, worker_id: Option<&str>) -> Uuid {
-    Uuid::new_v5(&agent.uuid(), worker_id.map(|worker| format!("w{worker}")).unwrap_or_default().as_bytes())
+    derived_in(agent.uuid(), worker_id.map(|worker| format!("w{worker}")).unwrap_or_default())
 }
 
 fn key(project: ProjectId, agent: AgentId, worker_id: Option<&str>) -> Key {
@@ -104,4 +105,16 @@ pub async fn of_agent(store: &dyn Store, project: ProjectId, agent: AgentId) -> 
     let upper = [&lower[..], &[b'w' + 1]].concat(); // after the agent's id comes nothing or a `w`
     let rows = record::rows_between(store, Table::AgentWorker, project.bytes().to_vec().into(), &lower, &upper);
     rows.await?.iter().map(|row| record::decode(&row.value, WHAT)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_formats_are_for_ever() {
+        let agent = AgentId::from_bytes([1; 16]);
+        assert_eq!(id(agent, None).to_string(), "01010101-0101-7c8c-941c-ef907c4d2160");
+        assert_eq!(id(agent, Some("p1")).to_string(), "01010101-0101-7870-bbe7-621247e04e14");
+    }
 }

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::chain::Hash;
 use super::entry::{Entry, Kind, ProjectChange, Token, TokenKind};
 use crate::command::Status;
+use crate::id::derived::derived;
 use crate::id::{CommandId, ProjectId, UserId};
 use crate::time::Timestamp;
 
@@ -87,7 +88,7 @@ impl AuditItem {
             (false, false)
         };
         Self {
-            id: Uuid::new_v5(&project.uuid(), entry.seq.to_string().as_bytes()),
+            id: derived(entry.at, project.uuid(), entry.seq.to_string()),
             project_id: (project != ProjectId::NIL).then_some(project),
             seq: entry.seq,
             hash: hex::encode(hash),

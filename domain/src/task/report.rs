@@ -19,6 +19,7 @@ use super::pack::{self, Malformed, Reader};
 use super::priority::Priority;
 use crate::engine::Engine;
 use crate::id::address::TaskKey;
+use crate::id::derived::derived;
 use crate::id::{AgentId, EventId};
 use crate::redact;
 use crate::time::Timestamp;
@@ -29,7 +30,7 @@ pub const TASK_ID_CHARS_MAX: usize = 200;
 const PAST_MAX_SECS: i64 = 400 * 86_400;
 /// Events further ahead than this are dated to it.
 pub(super) const FUTURE_MAX_SECS: i64 = 60;
-/// Where ids of events are derived whose own is not a UUID; fixed for ever.
+/// The scope of events' ids that are derived because their own is not a UUID; fixed for ever.
 const EVENT_NAMESPACE: Uuid = Uuid::from_u128(0x7468_616c_616d_5573_8576_656e_7469_6431);
 
 /// Who told us: one worker process of one agent.
@@ -117,23 +118,28 @@ impl Sighting {
 /// When the event says it happened: no offset means UTC, unreadable means now, and what is out of range is
 /// dated to the nearer bound. Nothing else ever rewrites it.
 fn occurred_at(text: Option<&str>, now: Timestamp) -> Timestamp {
-    let Some(text) = text else { return now };
-    let read = Timestamp::parse(text).or_else(|_| Timestamp::parse(&format!("{text}Z"))).ok();
-    read.map_or(now, |at| at.clamp(now.plus_secs(-PAST_MAX_SECS), now.plus_secs(FUTURE_MAX_SECS)))
+    text.and_then(stated_at).map_or(now, |at| at.clamp(now.plus_secs(-PAST_MAX_SECS), now.plus_secs(FUTURE_MAX_SECS)))
 }
 
-/// The event's own id, or one that a re-send of the same event yields again.
+/// The time an event states, UTC when it has no offset.
+fn stated_at(text: &str) -> Option<Timestamp> {
+    Timestamp::parse(text).or_else(|_| Timestamp::parse(&format!("{text}Z"))).ok()
+}
+
+/// The event's own id, or one that a re-send of the same event yields again: with the event's time where no own id
+/// stands for it, else with none, for what has one id is one event whatever else it says.
 fn event_id(event: &EventFields<'_>, task_id: &str) -> EventId {
     let own = event.id.unwrap_or("");
     if let Ok(id) = own.parse() {
         return id;
     }
     let uuid = if own.is_empty() {
+        let at = event.occurred_at.and_then(stated_at).unwrap_or(Timestamp::EPOCH);
         let parts = [event.engine, event.kind, Some(task_id), event.occurred_at, event.data];
         let name = parts.map(|part| part.unwrap_or("")).join("\0");
-        Uuid::new_v5(&EVENT_NAMESPACE, name.as_bytes())
+        derived(at, EVENT_NAMESPACE, name)
     } else {
-        Uuid::new_v5(&EVENT_NAMESPACE, own.as_bytes())
+        derived(Timestamp::EPOCH, EVENT_NAMESPACE, own)
     };
     EventId::from_uuid(uuid)
 }

@@ -388,6 +388,22 @@ fn events_that_can_never_be_stored_are_named() {
     let sighting = read(&good).unwrap();
     assert_eq!(sighting.report.occurred_at(), noon(), "without an offset it is UTC");
     assert_eq!(sighting.report.id(), read(&good).unwrap().report.id(), "a re-send has the same id");
+    let id = |fields: &EventFields<'_>| read(fields).unwrap().report.id().to_string();
+    assert_eq!(
+        id(&good),
+        "00000000-0000-7654-8d0a-a666a30e8d6f",
+        "one id of its own is one event, whatever else it says"
+    );
+    assert_eq!(id(&EventFields { occurred_at: None, ..good }), id(&good));
+    let nameless = EventFields { id: None, ..good };
+    assert_eq!(
+        id(&nameless),
+        "01a20846-fe00-7500-b89a-1555113a253c",
+        "the event's own time and a hash of what it says"
+    );
+    assert!(id(&EventFields { occurred_at: Some("noon"), ..nameless }).starts_with("00000000-0000-7"));
+    let own = "6e0e6d4a-8d3f-4c5e-9b1a-2f6f0c1d2e3f";
+    assert_eq!(id(&EventFields { id: Some(own), ..good }), own, "as the agent numbered it");
     let long = "é".repeat(201);
     for (bad, why) in [
         (EventFields { engine: None, ..good }, Unstorable::NoEngine),
