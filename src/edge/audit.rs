@@ -86,19 +86,19 @@ pub fn project_changed(change: ProjectChange, slug: &str, members: &Value) -> Ki
     Kind::ProjectChanged(ProjectChanged { change, slug: slug.to_owned(), members: Json::from(members) })
 }
 
-/// A member asked for more than the role allows.
+/// A member's 403: what the role or the request lacked.
 pub async fn refused(app: &App, scope: &ProjectScope, route: &Route, denied: &Denied) {
     let need = match denied {
         Denied::RoleTooLow { need, .. } => need.as_str(),
         Denied::NotAuditor { .. } => "auditor",
-        Denied::CsrfMismatch
-        | Denied::ForeignOrigin
-        | Denied::NotGlobalAdmin
-        | Denied::ScopeMissing { .. }
-        | Denied::KeyNotAccepted
-        | Denied::KeyBoundElsewhere
-        | Denied::AddressNotAllowed
-        | Denied::ProjectInactive => return,
+        Denied::NotGlobalAdmin { .. } => "global_admin",
+        Denied::CsrfMismatch => "csrf_token",
+        Denied::ForeignOrigin => "own_origin",
+        Denied::ScopeMissing { required } => required,
+        Denied::KeyNotAccepted => "session",
+        Denied::KeyBoundElsewhere => "key_of_this_project",
+        Denied::AddressNotAllowed => "allowed_address",
+        Denied::ProjectInactive => "active_project",
     };
     let refused = RefusedAction { action: route.action(), have: scope.role.as_str().to_owned(), need: need.to_owned() };
     note(app, scope.project_id, Doer::from(&scope.caller), Kind::Refused(refused)).await;

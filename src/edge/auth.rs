@@ -23,7 +23,7 @@ use domain::id::{ApiKeyId, ProjectId, UserId, WebSessionId};
 use domain::secret::API_KEY_PREFIX;
 
 use super::app::App;
-use super::error::{ApiError, ApiResult, Denied};
+use super::error::{ApiError, ApiResult};
 use crate::config::Network;
 pub use client::Client;
 pub use project::ProjectScope;
@@ -45,8 +45,17 @@ pub struct Caller {
 
 #[derive(Clone, Debug)]
 pub enum Via {
-    Session { id: WebSessionId, hash: SecretHash },
-    Key { id: ApiKeyId, project: Option<ProjectId>, scopes: Arc<[String]> },
+    Session {
+        id: WebSessionId,
+        hash: SecretHash,
+    },
+    Key {
+        id: ApiKeyId,
+        project: Option<ProjectId>,
+        scopes: Arc<[String]>,
+        /// False when the key has a list of networks and the client is in none. The guard lets such a caller do nothing.
+        from_allowed_address: bool,
+    },
 }
 
 impl Caller {
@@ -75,7 +84,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// Finds out who is calling.
+/// Finds out who is calling. What the credential may be used for is the guard's to judge.
 pub async fn authenticate(app: &App, parts: &Parts, needs_csrf: bool) -> ApiResult<Caller> {
     let client = Client::of(app, parts);
     if let Some(secret) = cookie::session_secret(app, &parts.headers)
@@ -134,17 +143,15 @@ async fn by_key(app: &App, token: &str, client: Client) -> ApiResult<Caller> {
         return Err(ApiError::Unauthenticated { message: "the API key is expired", reason: Some("expired") });
     }
     let Some(user) = user::get(store, key.user).await?.filter(|user| user.is_active) else { return Err(UNKNOWN) };
-    if !admits(&key.allowed_cidrs, client.ip) {
-        return Err(ApiError::Forbidden(Denied::AddressNotAllowed));
-    }
-    if key.last_used_at.is_none_or(|last| now.since(last) > SEEN_EVERY_SECS * 1_000_000) {
+    let from_allowed_address = admits(&key.allowed_cidrs, client.ip);
+    if from_allowed_address && key.last_used_at.is_none_or(|last| now.since(last) > SEEN_EVERY_SECS * 1_000_000) {
         let used = ApiKey { last_used_at: Some(now), last_used_ip: Some(client.ip.to_string()), ..key.clone() };
         // Between reading the key and here it may have been revoked: the fresh row decides.
         if api_key::get(store, key.id).await?.is_some_and(|fresh| fresh.revoked_at.is_none()) {
             api_key::put(store, &used).await?;
         }
     }
-    let via = Via::Key { id: key.id, project: key.project, scopes: key.scopes.into() };
+    let via = Via::Key { id: key.id, project: key.project, scopes: key.scopes.into(), from_allowed_address };
     Ok(Caller { user: Arc::new(user), via, client })
 }
 

@@ -65,7 +65,7 @@ pub enum Denied {
     #[error("role '{have}' is not sufficient (need 'auditor' or 'admin')")]
     NotAuditor { have: Role },
     #[error("a global administrator is needed")]
-    NotGlobalAdmin,
+    NotGlobalAdmin { have: Option<Role> },
     #[error("the API key lacks the scope '{required}'")]
     ScopeMissing { required: String },
     #[error("this route cannot be reached with an API key")]
@@ -186,7 +186,10 @@ impl Denied {
             Self::ForeignOrigin => json!({ "reason": "origin_mismatch" }),
             Self::RoleTooLow { have, need } => json!({ "have": have, "need": need }),
             Self::NotAuditor { have } => json!({ "have": have, "need": "auditor" }),
-            Self::NotGlobalAdmin => json!({ "have": "user", "need": "global_admin" }),
+            Self::NotGlobalAdmin { have } => {
+                let have = have.map_or("user", Role::as_str);
+                json!({ "have": have, "need": "global_admin" })
+            }
             Self::ScopeMissing { required } => json!({ "reason": "scope_missing", "required_scope": required }),
             Self::KeyNotAccepted => json!({ "reason": "api_key_not_accepted" }),
             Self::KeyBoundElsewhere => json!({ "reason": "project_mismatch" }),

@@ -264,19 +264,14 @@ async fn change(
 /// Archives a project: it is hidden and its agents are closed. Its slug is not given away again.
 #[utoipa::path(delete, path = "/api/v1/projects/{slug}", tag = "projects", security(("session" = []), ("api_key" = [])),
     params(("slug" = String, Path)), responses((status = 204, description = "Archived"), Errors))]
-async fn archive(
-    State(app): State<App>,
-    caller: Caller,
-    axum::extract::Path(slug): axum::extract::Path<String>,
-) -> ApiResult<StatusCode> {
-    let project = if is_slug(&slug) { project::by_slug(app.store.as_ref(), &slug).await? } else { None };
-    let mut project = project.filter(|project| project.is_active).ok_or_else(ApiError::no_project)?;
+async fn archive(State(app): State<App>, scope: ProjectScope) -> ApiResult<StatusCode> {
+    let mut project = Project::clone(&scope.project);
     project.is_active = false;
     project.updated_at = app.clock.now();
     project::put(app.store.as_ref(), &project).await?;
     app.mesh.close_project(project.id);
     let archived = audit::project_changed(ProjectChange::Archived, &project.slug, &json!({}));
-    audit::note(&app, project.id, Doer::from(&caller), archived.clone()).await;
-    audit::note(&app, audit::SYSTEM, Doer::from(&caller), archived).await;
+    audit::note(&app, project.id, Doer::from(&scope.caller), archived.clone()).await;
+    audit::note(&app, audit::SYSTEM, Doer::from(&scope.caller), archived).await;
     Ok(StatusCode::NO_CONTENT)
 }

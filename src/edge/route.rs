@@ -20,6 +20,7 @@ pub enum Access {
     Session,
     /// Any user, by session or key.
     User,
+    /// Below a project too: its members hear that their role does not suffice, all others that there is none.
     GlobalAdmin,
     /// A member of the project `{slug}` with at least this role.
     Member(Role),
@@ -106,6 +107,11 @@ impl Route {
     pub const fn without_keys(mut self) -> Self {
         self.group = None;
         self
+    }
+
+    /// Whether the path names a project, whose members alone may know that it exists.
+    pub fn is_below_project(&self) -> bool {
+        self.path.contains("{slug}")
     }
 
     /// The scope a key must have, `None` when no key is accepted.

@@ -211,12 +211,14 @@ pub struct ProjectChanged {
     pub members: Json,
 }
 
-/// Somebody who may see the project asked for more than his role allows.
+/// A member was refused with 403.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedAction {
     /// What was asked, in the words of the audit list: `command.issue.purge_queue`.
     pub action: String,
+    /// The member's role.
     pub have: String,
+    /// What would have been needed: a role, a key's scope, or what the request lacked, such as `csrf_token`.
     pub need: String,
 }
 

@@ -1,16 +1,18 @@
 //! Enforces the route table: one place decides who gets through, before any handler runs.
 //!
 //! Order: who is calling (401), CSRF and origin (403), what the key may do (403), the project (404), the role
-//! (403). A member's refusal for lack of a role is noted in the project's ledger (contract D25).
+//! (403). A member's 403, for whatever reason, is noted in the project's ledger (contract D25).
+
+use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{HOST, ORIGIN};
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use cql::accounts::Role;
+use cql::accounts::{Project, Role};
 
-use super::{Caller, ProjectScope, Via, authenticate, cookie, scope};
+use super::{Caller, ProjectScope, Via, authenticate, cookie, project, scope};
 use crate::edge::app::App;
 use crate::edge::audit;
 use crate::edge::error::{ApiError, ApiResult, Denied};
@@ -46,69 +48,94 @@ async fn admit(app: &App, route: &Route, parts: &mut Parts) -> ApiResult<()> {
         return Ok(());
     }
     let caller = authenticate(app, parts, route.csrf).await?;
-    match &caller.via {
-        Via::Session { .. } if route.csrf => {
-            same_origin(app, parts)?;
-            if !cookie::csrf_fits(app, &parts.headers) {
-                return Err(ApiError::Forbidden(Denied::CsrfMismatch));
-            }
-        }
-        Via::Session { .. } => {}
-        Via::Key { scopes, .. } => {
-            let required = route.scope().ok_or(ApiError::Forbidden(Denied::KeyNotAccepted))?;
-            if !scope::grants(scopes, &required) {
-                return Err(ApiError::Forbidden(Denied::ScopeMissing { required }));
-            }
-        }
+    let project = if route.is_below_project() { named(app, parts).await? } else { None };
+    let scope = match &project {
+        Some(project) => ProjectScope::of(app, &caller, project).await?,
+        None => None,
+    };
+    let unfit = unfit(app, parts, route, &caller).or_else(|| bound_elsewhere(route, &caller, project.as_deref()));
+    if let Some(denied) = unfit {
+        return refuse(app, route, scope.as_ref(), denied).await;
     }
-    match route.access {
-        Access::Public | Access::Own | Access::Session | Access::User => {}
-        Access::GlobalAdmin => {
-            if caller.bound_to().is_some() {
-                return Err(ApiError::Forbidden(Denied::KeyBoundElsewhere));
-            }
-            if !caller.is_admin() {
-                return Err(ApiError::Forbidden(Denied::NotGlobalAdmin));
-            }
-        }
-        Access::Member(need) => {
-            let scope = project(app, parts, &caller).await?;
-            require(app, &scope, route, scope.role >= need, Denied::RoleTooLow { have: scope.role, need }).await?;
-            parts.extensions.insert(scope);
-        }
-        Access::Auditor => {
-            let scope = project(app, parts, &caller).await?;
-            let may = matches!(scope.role, Role::Auditor | Role::Admin);
-            require(app, &scope, route, may, Denied::NotAuditor { have: scope.role }).await?;
-            parts.extensions.insert(scope);
-        }
+    if route.is_below_project() && scope.is_none() {
+        return Err(ApiError::no_project());
+    }
+    if let Some(denied) = too_little(route, &caller, scope.as_ref().map(|scope| scope.role)) {
+        return refuse(app, route, scope.as_ref(), denied).await;
+    }
+    if let Some(scope) = scope {
+        parts.extensions.insert(scope);
     }
     parts.extensions.insert(caller);
     Ok(())
 }
 
-async fn project(app: &App, parts: &mut Parts, caller: &Caller) -> ApiResult<ProjectScope> {
-    // A slug that does not even decode is a project that does not exist.
-    let slug = path::parameter(parts, "slug").await.map_err(|_| ApiError::no_project())?;
-    ProjectScope::resolve(app, caller, &slug).await
+/// The project of the path. A slug that does not even decode is a project that does not exist.
+async fn named(app: &App, parts: &mut Parts) -> ApiResult<Option<Arc<Project>>> {
+    match path::parameter(parts, "slug").await {
+        Ok(slug) => project::named(app, &slug).await,
+        Err(_) => Ok(None),
+    }
 }
 
-async fn require(app: &App, scope: &ProjectScope, route: &Route, may: bool, denied: Denied) -> ApiResult<()> {
-    if may {
-        return Ok(());
+/// What is wrong with the credential, whoever holds it.
+fn unfit(app: &App, parts: &Parts, route: &Route, caller: &Caller) -> Option<Denied> {
+    match &caller.via {
+        Via::Session { .. } if !route.csrf => None,
+        Via::Session { .. } if !is_own_origin(app, parts) => Some(Denied::ForeignOrigin),
+        Via::Session { .. } => (!cookie::csrf_fits(app, &parts.headers)).then_some(Denied::CsrfMismatch),
+        Via::Key { from_allowed_address: false, .. } => Some(Denied::AddressNotAllowed),
+        Via::Key { scopes, .. } => match route.scope() {
+            None => Some(Denied::KeyNotAccepted),
+            Some(required) => (!scope::grants(scopes, &required)).then_some(Denied::ScopeMissing { required }),
+        },
     }
-    audit::refused(app, scope, route, &denied).await;
+}
+
+/// A bound key hears the same about every project but its own, existing or not.
+fn bound_elsewhere(route: &Route, caller: &Caller, project: Option<&Project>) -> Option<Denied> {
+    let bound = caller.bound_to()?;
+    let elsewhere = if route.is_below_project() {
+        project.map(|project| project.id) != Some(bound)
+    } else {
+        matches!(route.access, Access::GlobalAdmin)
+    };
+    elsewhere.then_some(Denied::KeyBoundElsewhere)
+}
+
+/// What the caller lacks in standing; `role` is the one in the path's project.
+fn too_little(route: &Route, caller: &Caller, role: Option<Role>) -> Option<Denied> {
+    match (route.access, role) {
+        (Access::GlobalAdmin, have) => (!caller.is_admin()).then_some(Denied::NotGlobalAdmin { have }),
+        (Access::Member(need), Some(have)) => (have < need).then_some(Denied::RoleTooLow { have, need }),
+        (Access::Auditor, Some(have)) => {
+            (!matches!(have, Role::Auditor | Role::Admin)).then_some(Denied::NotAuditor { have })
+        }
+        (Access::Member(_) | Access::Auditor | Access::Public | Access::Own | Access::Session | Access::User, _) => {
+            None
+        }
+    }
+}
+
+/// A 403, and in the project's ledger its entry if it is a member's.
+async fn refuse(app: &App, route: &Route, scope: Option<&ProjectScope>, denied: Denied) -> ApiResult<()> {
+    if let Some(scope) = scope {
+        audit::refused(app, scope, route, &denied).await;
+    }
     Err(ApiError::Forbidden(denied))
 }
 
 /// A browser says where a request was made; another site's page is refused even with a right token.
 pub fn same_origin(app: &App, parts: &Parts) -> ApiResult<()> {
-    let Some(origin) = parts.headers.get(ORIGIN) else { return Ok(()) };
+    if is_own_origin(app, parts) { Ok(()) } else { Err(ApiError::Forbidden(Denied::ForeignOrigin)) }
+}
+
+fn is_own_origin(app: &App, parts: &Parts) -> bool {
+    let Some(origin) = parts.headers.get(ORIGIN) else { return true };
     let origin = origin.to_str().unwrap_or_default();
     let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
     let authority = origin.split_once("://").map(|(_, authority)| authority);
-    let own = origin == app.config.public_url.to_string()
+    origin == app.config.public_url.to_string()
         || authority == Some(app.config.listen.to_string().as_str())
-        || (authority.is_some() && authority == host);
-    if own { Ok(()) } else { Err(ApiError::Forbidden(Denied::ForeignOrigin)) }
+        || (authority.is_some() && authority == host)
 }

@@ -10,7 +10,7 @@ use domain::id::ProjectId;
 
 use super::Caller;
 use crate::edge::app::App;
-use crate::edge::error::{ApiError, ApiResult, Denied};
+use crate::edge::error::{ApiError, ApiResult};
 
 /// A caller in a project, with the role that counts there.
 #[derive(Clone, Debug)]
@@ -22,23 +22,21 @@ pub struct ProjectScope {
 }
 
 impl ProjectScope {
-    /// Finds the project and the caller's role. Unknown, archived and foreign projects look alike (contract D26).
-    pub(super) async fn resolve(app: &App, caller: &Caller, slug: &str) -> ApiResult<Self> {
-        let project = if is_slug(slug) { project::by_slug(app.store.as_ref(), slug).await? } else { None };
-        let project = project.filter(|project| project.is_active);
-        // A bound key hears the same about every project but its own, existing or not.
-        if caller.bound_to().is_some_and(|bound| project.as_ref().map(|project| project.id) != Some(bound)) {
-            return Err(ApiError::Forbidden(Denied::KeyBoundElsewhere));
-        }
-        let project = project.ok_or_else(ApiError::no_project)?;
+    /// The caller's standing in a project, `None` for who is no member. A global administrator acts as its admin.
+    pub(super) async fn of(app: &App, caller: &Caller, project: &Arc<Project>) -> ApiResult<Option<Self>> {
         let role = if caller.is_admin() {
-            Role::Admin
+            Some(Role::Admin)
         } else {
-            let membership = membership::get(app.store.as_ref(), project.id, caller.user_id()).await?;
-            membership.ok_or_else(ApiError::no_project)?.role
+            membership::get(app.store.as_ref(), project.id, caller.user_id()).await?.map(|membership| membership.role)
         };
-        Ok(Self { project_id: project.id, project: Arc::new(project), role, caller: caller.clone() })
+        Ok(role.map(|role| Self { project_id: project.id, project: Arc::clone(project), role, caller: caller.clone() }))
     }
+}
+
+/// The project of a slug; one that is archived is as unknown as one that never was (contract D26).
+pub(super) async fn named(app: &App, slug: &str) -> ApiResult<Option<Arc<Project>>> {
+    let project = if is_slug(slug) { project::by_slug(app.store.as_ref(), slug).await? } else { None };
+    Ok(project.filter(|project| project.is_active).map(Arc::new))
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for ProjectScope {

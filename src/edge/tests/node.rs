@@ -179,6 +179,15 @@ impl Node {
     }
 
     pub(super) async fn key(&self, user: &User, scopes: &[&str], project: Option<ProjectId>) -> Caller {
+        self.mint_key(user, scopes, project, &[]).await
+    }
+
+    /// A key that is accepted from these networks only.
+    pub(super) async fn key_from(&self, user: &User, scopes: &[&str], cidrs: &[&str]) -> Caller {
+        self.mint_key(user, scopes, None, cidrs).await
+    }
+
+    async fn mint_key(&self, user: &User, scopes: &[&str], project: Option<ProjectId>, cidrs: &[&str]) -> Caller {
         let (now, token) = (self.app.clock.now(), Token::mint_api_key());
         let key = ApiKey {
             id: ApiKeyId::mint(now),
@@ -188,7 +197,7 @@ impl Node {
             token_hash: self.app.master.api_key_hash(token.expose()).bytes(),
             scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
             project,
-            allowed_cidrs: Vec::new(),
+            allowed_cidrs: cidrs.iter().map(|cidr| (*cidr).to_owned()).collect(),
             created_at: now,
             expires_at: None,
             revoked_at: None,

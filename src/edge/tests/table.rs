@@ -143,9 +143,6 @@ async fn a_foreign_project_and_an_unknown_one_answer_byte_for_byte_alike() {
     let admin = &world.members.last().unwrap().1;
     for route in guarded().filter(|route| route.path.contains("{slug}")) {
         let what = format!("{} {}", route.method, route.path);
-        if matches!(route.access, Access::GlobalAdmin) {
-            continue;
-        }
         for user in [&world.outsider, admin] {
             let foreign = world.as_user(route, FOREIGN, user).await;
             let unknown = world.as_user(route, UNKNOWN, user).await;
@@ -224,4 +221,48 @@ async fn a_key_bound_to_a_project_opens_no_other() {
             assert!(admitted(&world.call(route, OWN, &key).await), "{what}");
         }
     }
+}
+
+/// Contract D25: a member's 403 is an entry of the project, whatever it was refused for; nobody else's is.
+#[tokio::test(start_paused = true)]
+async fn a_members_403_leaves_exactly_one_entry_and_a_strangers_none() {
+    let world = World::make().await;
+    let store = world.node.app.store.clone();
+    let own = cql::accounts::project::by_slug(store.as_ref(), OWN).await.unwrap().unwrap();
+    let foreign = cql::accounts::project::by_slug(store.as_ref(), FOREIGN).await.unwrap().unwrap();
+    let entries = async || cql::ledger::entries::tail(store.as_ref(), own.id, 1, 10_000).await.unwrap().len();
+    let viewer = &world.members[0].1;
+    for route in guarded().filter(|route| route.is_below_project()) {
+        let mut refused = vec![
+            ("nothing in scope", world.node.key(viewer, &["home:read"], None).await, true),
+            ("bound elsewhere", world.node.key(viewer, &["admin:*"], Some(foreign.id)).await, true),
+            ("from elsewhere", world.node.key_from(viewer, &["admin:*"], &["192.0.2.0/24"]).await, true),
+            ("a stranger's key", world.node.key(&world.outsider, &["home:read"], None).await, false),
+        ];
+        if route.csrf {
+            for (why, user, member) in [("a viewer", viewer, true), ("a stranger", &world.outsider, false)] {
+                refused.push((why, world.node.session(user).await.without("x-csrf-token"), member));
+                refused.push((why, world.node.session(user).await.with("origin", "https://evil.example"), member));
+            }
+        }
+        if !matches!(route.access, Access::Member(Role::Viewer)) {
+            refused.push(("a viewer", world.node.session(viewer).await, true));
+        }
+        for (why, caller, member) in refused {
+            let before = entries().await;
+            let answer = world.call(route, OWN, &caller).await;
+            let what = format!("{} {}, {why}: {}", route.method, route.path, answer.text);
+            assert_eq!(answer.status, StatusCode::FORBIDDEN, "{what}");
+            assert_eq!(entries().await, before + usize::from(member), "{what}");
+        }
+    }
+    let before = entries().await;
+    for user in [&world.outsider, &world.global] {
+        for route in guarded().filter(|route| !route.is_below_project() && route.csrf) {
+            let caller = world.node.session(user).await.without("x-csrf-token");
+            assert_eq!(world.call(route, OWN, &caller).await.status, StatusCode::FORBIDDEN);
+        }
+    }
+    assert_eq!(entries().await, before, "what is refused outside projects is none of theirs");
+    assert_eq!(cql::ledger::entries::tail(store.as_ref(), foreign.id, 1, 10).await.unwrap().len(), 0);
 }

@@ -63,18 +63,25 @@ async fn attempts(world: &World) -> Vec<Attempt> {
         raw: None,
         entries: 0,
     };
+    let members_403 = |why, caller| Attempt { entries: 1, ..base(why, StatusCode::FORBIDDEN, caller) };
     let raw = |why, status, bytes: Vec<u8>| Attempt { raw: Some(bytes), ..base(why, status, admin()) };
     let elsewhere = |why, slug| Attempt { slug, ..base(why, StatusCode::NOT_FOUND, admin()) };
     vec![
         base("nobody", StatusCode::UNAUTHORIZED, Caller::nobody()),
         base("no such session", StatusCode::UNAUTHORIZED, Caller::session("nonsense")),
         base("no such key", StatusCode::UNAUTHORIZED, Caller::key("z4j_nonsense")),
-        base("no CSRF token", StatusCode::FORBIDDEN, admin().without("x-csrf-token")),
-        base("another site", StatusCode::FORBIDDEN, admin().with("origin", "https://evil.example")),
-        base("no scope", StatusCode::FORBIDDEN, world.node.key(&root, &["tasks:read"], None).await),
-        base("bound elsewhere", StatusCode::FORBIDDEN, world.node.key(&root, &["*"], Some(other.id)).await),
+        members_403("no CSRF token", admin().without("x-csrf-token")),
+        members_403("another site", admin().with("origin", "https://evil.example")),
+        members_403("no scope", world.node.key(&root, &["tasks:read"], None).await),
+        members_403("bound elsewhere", world.node.key(&root, &["admin:*"], Some(other.id)).await),
+        members_403("from elsewhere", world.node.key_from(&root, &["admin:*"], &["192.0.2.0/24"]).await),
+        members_403("a role too low", viewer),
         base("no member", StatusCode::NOT_FOUND, world.node.session(&stranger).await),
-        Attempt { entries: 1, ..base("a role too low", StatusCode::FORBIDDEN, viewer) },
+        base(
+            "no member, no CSRF token",
+            StatusCode::FORBIDDEN,
+            world.node.session(&stranger).await.without("x-csrf-token"),
+        ),
         elsewhere("no such project", "no-such-project"),
         elsewhere("archived", "archived"),
         Attempt { content_type: Some("text/plain"), ..base("no JSON", StatusCode::UNSUPPORTED_MEDIA_TYPE, admin()) },
