@@ -188,6 +188,14 @@ def test_workers_match_exactly(corpus, worker):
     assert corpus.ask(worker=worker) == corpus.expect(lambda row: row["worker_name"] == worker)
 
 
+@pytest.mark.parametrize("member", ["name", "queue", "worker", "search"])
+def test_a_filter_takes_a_text_of_200_characters_and_no_more(corpus, member):
+    """As the reference (REST section 2), in reads and in bulk-delete alike."""
+    corpus.project.get("/tasks", **{member: "é" * 200})
+    corpus.project.get("/tasks", expect=422, **{member: "é" * 201})
+    corpus.project.post("/tasks/bulk-delete", {f"filter_{member}": "é" * 201}, expect=422)
+
+
 @pytest.mark.parametrize("words", ["email", "EMAIL send", "billing", "worker-1@", "w2@other mail-high", "ОТЧЁТ", "zzz", "bulk default"])
 def test_search_wants_every_word_somewhere_in_name_queue_or_worker(corpus, words):
     def admits(row):

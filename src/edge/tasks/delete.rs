@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::query::{NAME_MAX, TEXT_MAX, priorities, state};
+use super::query::{TEXT_MAX, priorities, state};
 use crate::edge::app::App;
 use crate::edge::audit::{self, Doer};
 use crate::edge::auth::ProjectScope;
@@ -49,7 +49,7 @@ struct BulkDelete {
     #[schema(min_length = 1, max_length = 200)]
     filter_search: Option<String>,
     /// The whole name.
-    #[schema(min_length = 1, max_length = 500, example = "email.send")]
+    #[schema(min_length = 1, max_length = 200, example = "email.send")]
     filter_name: Option<String>,
     #[schema(min_length = 1, max_length = 200)]
     filter_queue: Option<String>,
@@ -105,7 +105,7 @@ fn filter(fields: &mut Fields) -> Filter {
         state: fields.optional::<TaskState>("filter_state", state),
         priorities: fields.optional("filter_priority", priorities).unwrap_or_default(),
         engine: None,
-        name: fields.optional("filter_name", parse::name(1..=NAME_MAX)),
+        name: fields.optional("filter_name", parse::name(1..=TEXT_MAX)),
         name_prefix: None,
         name_contains: None,
         queue: fields.optional("filter_queue", parse::name(1..=TEXT_MAX)),

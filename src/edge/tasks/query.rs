@@ -15,9 +15,10 @@ use crate::edge::extract::parse;
 use crate::edge::words;
 
 pub(in crate::edge) const LIMIT_MAX: i64 = 5000;
-/// Longest text of a filter, as the reference takes it; names of tasks may be longer.
+/// Longest text of a filter, as the reference takes it.
 pub(super) const TEXT_MAX: usize = 200;
-pub(super) const NAME_MAX: usize = 500;
+/// Longest text of the filters that the reference lacks: the longest name a task is looked up by.
+const NAME_MAX: usize = 500;
 
 pub(super) const STATES: &str =
     "Input should be 'received', 'started', 'succeeded', 'failed', 'cancelled', 'retried' or 'lost'";
@@ -62,7 +63,7 @@ impl FromFields for ListQuery {
             state: fields.optional("state", state),
             priorities: fields.optional("priority", priorities).unwrap_or_default(),
             engine: fields.optional("engine", engine),
-            name: fields.optional("name", parse::text(1..=NAME_MAX)),
+            name: fields.optional("name", parse::text(1..=TEXT_MAX)),
             name_prefix: fields.optional("name_prefix", parse::text(1..=NAME_MAX)),
             name_contains: fields.optional("name_contains", parse::text(1..=NAME_MAX)),
             queue: fields.optional("queue", parse::text(1..=TEXT_MAX)),
@@ -133,7 +134,7 @@ struct Described {
     #[param(inline)]
     engine: Option<words::Engine>,
     /// The whole name.
-    #[param(min_length = 1, max_length = 500, example = "email.send")]
+    #[param(min_length = 1, max_length = 200, example = "email.send")]
     name: Option<String>,
     #[param(min_length = 1, max_length = 500)]
     name_prefix: Option<String>,
