@@ -71,6 +71,20 @@ def project(admin):
     return Project.create(admin)
 
 
+@pytest.fixture(scope="session")
+def hasty(tmp_path_factory):
+    """A server whose commands time out after three seconds."""
+    one = new_server(tmp_path_factory.mktemp("hasty"), command_timeout_seconds=3, heartbeat_seconds=2)
+    yield one.start(deadline=120)
+    one.discard()
+
+
+@pytest.fixture(scope="session")
+def hasty_admin(hasty):
+    with login(hasty) as client:
+        yield client
+
+
 @pytest.fixture
 def own_server(tmp_path):
     """Starts servers that this test may kill: `own_server(store="cql", heartbeat_seconds=1)`."""

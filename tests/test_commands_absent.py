@@ -4,25 +4,11 @@ import time
 
 import pytest
 
-from conftest import login, new_server
+from conftest import login
 from harness.agent import Agent, received, succeed_everything
 from harness.client import Project
 from harness.commands import ENDED, ended, new_id, retry
 from harness.wait import eventually, never
-
-
-@pytest.fixture(scope="module")
-def hasty(tmp_path_factory):
-    """A server whose commands time out after two seconds."""
-    server = new_server(tmp_path_factory.mktemp("hasty"), command_timeout_seconds=2, heartbeat_seconds=2).start(deadline=120)
-    yield server
-    server.discard()
-
-
-@pytest.fixture(scope="module")
-def hasty_admin(hasty):
-    with login(hasty) as client:
-        yield client
 
 
 @pytest.fixture

@@ -4,13 +4,11 @@ from datetime import datetime
 
 import pytest
 
-from conftest import login, new_server
 from harness.agent import Agent, commands_of, event, received, started, succeed_everything
 from harness.client import Project
-from harness.commands import ENDED
+from harness.commands import ended
 from harness.wait import eventually, never
 
-TIMEOUT = 3
 VERBS = {
     "cancel-task": ({"engine": "celery", "task_id": "t"}, True),
     "rate-limit": ({"task_name": "email.send", "rate": "1/m"}, True),
@@ -22,20 +20,6 @@ VERBS = {
     "pool-resize": ({"worker_name": "w1@host", "delta": 1}, False),
     "restart-worker": ({"worker_name": "w1@host"}, False),
 }
-
-
-@pytest.fixture(scope="module")
-def hasty(tmp_path_factory):
-    """A server whose commands time out after three seconds."""
-    server = new_server(tmp_path_factory.mktemp("hasty"), command_timeout_seconds=TIMEOUT, heartbeat_seconds=2).start(deadline=120)
-    yield server
-    server.discard()
-
-
-@pytest.fixture(scope="module")
-def hasty_admin(hasty):
-    with login(hasty) as client:
-        yield client
 
 
 @pytest.fixture
@@ -55,10 +39,6 @@ def place(hasty, hasty_admin):
     yield one
     for agent in one.opened:
         agent.close()
-
-
-def ended(project, command_id, deadline=15):
-    return eventually(lambda: (c := project.command(command_id))["status"] in ENDED and c, deadline)
 
 
 def late_by(command):

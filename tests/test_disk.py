@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from conftest import login
+from harness.agent import Agent
 from harness.client import Project
 from harness.disk import Disk
 from harness.server import Server
@@ -122,6 +123,11 @@ def load(server):
         one.halt()
 
 
+def slow_agent(server, project):
+    """An agent that answers when the test says so."""
+    return Agent(server.url, project.mint()).open()
+
+
 def ready(server):
     return httpx.get(server.url + "/health/ready", timeout=5).status_code
 
@@ -151,6 +157,9 @@ def test_while_the_disk_hangs_memory_is_bounded_sessions_stay_and_acks_resume(se
 def test_a_full_disk_refuses_and_goes_on_when_there_is_space(server, disk, load):
     running = load(8)
     assert ready(server) == 200
+    busy = slow_agent(server, running.project)
+    waits = running.project.issue("cancel-task", agent_id=busy.minted.id, engine="celery", task_id="t-slow")
+    order = busy.next_command()
     disk.fill(leave=300 * MIB)  # less than the server's reserve
     eventually(lambda: ready(server) == 503, 10, why="a full disk is not noticed")
     acked = running.settled()
@@ -159,9 +168,15 @@ def test_a_full_disk_refuses_and_goes_on_when_there_is_space(server, disk, load)
     agent = running.reporters[0].minted.id
     refused = running.project.issue("retry-task", expect=503, agent_id=agent, engine="celery", task_id="t-full")
     assert refused["error"] == "store_full"
+    busy.answer(order, result={"revoked": True})
     check_visible(running.project, running.reporters, complete=False)
     assert server.running(), "a full disk is no reason to end"
+    never(lambda: running.project.command(waits["id"])["completed_at"], during=2, why="an outcome without space for it")
+    warnings = server.log().count("WARN")
+    assert warnings < 100, f"{warnings} warnings about one full disk"
     disk.empty()
+    done = eventually(lambda: (row := running.project.command(waits["id"]))["completed_at"] and row, 10)
+    assert done["status"] == "succeeded" and done["result"] == {"revoked": True}, "a result that came meanwhile is lost"
     eventually(lambda: running.acked() > acked + 200, 20, why="acks do not resume")
     eventually(lambda: ready(server) == 200, 10, why="not ready again")
     accepted = running.project.issue("retry-task", agent_id=agent, engine="celery", task_id="t-again")
@@ -169,7 +184,8 @@ def test_a_full_disk_refuses_and_goes_on_when_there_is_space(server, disk, load)
     assert done["status"] == "succeeded", json.dumps(done)
     running.finish()
     check_visible(running.project, running.reporters, complete=True)
-    assert len(running.project.commands(limit=100)) == 1, "a refused command left a trace"
+    assert len(running.project.commands(limit=100)) == 2, "a refused command left a trace"
+    busy.close()
 
 
 def test_a_disk_that_others_fill_at_once_loses_nothing_that_was_acked(server, disk, load):

@@ -13,6 +13,7 @@
 pub mod agent;
 pub mod changes;
 pub mod clock;
+mod complaint;
 pub mod directory;
 mod lost;
 pub mod mesh;

@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::changes::Changes;
 use crate::clock::Clock;
+use crate::complaint::Complaint;
 use crate::directory::Directory;
 use crate::lost;
 use crate::presence::{Presence, PresenceConfig};
@@ -106,6 +107,7 @@ impl Mesh {
         // One writer for life on a store of our own, a new one per start where others may still write.
         let writer = if config.alone { 0 } else { config.clock.now().micros() as u64 };
         let tasks = Tasks::new(config.store.clone(), writer, config.retention_secs);
+        let complaint = Arc::new(Complaint::default());
         let wiring = |(place, inbox): (usize, _)| Wiring {
             store: config.store.clone(),
             clock: config.clock.clone(),
@@ -114,6 +116,7 @@ impl Mesh {
             layout: config.layout,
             changes: changes.clone(),
             inbox: Arc::new(Mutex::new(inbox)),
+            complaint: complaint.clone(),
         };
         let arguments = Arguments {
             recorders: inboxes.into_iter().enumerate().map(wiring).collect(),

@@ -31,7 +31,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent
 use tokio::sync::OwnedSemaphorePermit;
 
 use self::append::AppendDone;
-pub use self::handle::{Heard, IssueError, NoteError, ProjectHandle};
+pub use self::handle::{Heard, IssueError, NoteError, ProjectHandle, REQUESTS_MAX};
 use self::prepare::Ready;
 use self::state::{Input, State};
 pub(crate) use self::wake::wake_open_projects;
@@ -277,8 +277,11 @@ impl ProjectActor {
     async fn on_tick(&self, state: &mut State) -> Result<(), Uncertain> {
         let now = self.clock.now();
         state.timer = None;
-        for command in state.log.fold.overdue(now) {
-            state.queue.push_back(Input::Overdue(command));
+        if state.space_at.is_none_or(|at| at <= now) {
+            state.space_at = None;
+            // An answer comes before the deadline that passed while it waited.
+            state.queue.extend(state.kept.drain(..));
+            state.queue.extend(state.log.fold.overdue(now).into_iter().map(Input::Overdue));
         }
         if state.catch_up_at.is_some_and(|at| at <= now) {
             state.catch_up_at = state.next_catch_up(now);
@@ -296,7 +299,9 @@ impl ProjectActor {
 
     /// One timer for the earliest of all deadlines.
     fn set_timer(&self, myself: &ActorRef<ProjectMessage>, state: &mut State) {
-        let wanted = [state.log.fold.next_deadline(), state.catch_up_at].into_iter().flatten().min();
+        let open = state.log.fold.next_deadline();
+        let due = state.space_at.map_or(open, |space| Some(open.map_or(space, |at| at.max(space))));
+        let wanted = [due, state.space_at, state.catch_up_at].into_iter().flatten().min();
         let Some(at) = wanted else { return };
         // Overdue commands whose outcome is being appended are no reason to wake up before it is.
         if state.appending.is_some() || state.timer.as_ref().is_some_and(|timer| timer.at <= at) {

@@ -29,6 +29,7 @@ use round::Round;
 
 use crate::changes::Changes;
 use crate::clock::Clock;
+use crate::complaint::Complaint;
 use crate::meters::RecorderMeters;
 
 /// Batches taken in one round: what waits longer rides in the next commit.
@@ -45,6 +46,8 @@ pub(crate) struct Wiring {
     pub layout: Layout,
     pub changes: Changes,
     pub inbox: Arc<Mutex<mpsc::Receiver<Batch>>>,
+    /// That events wait for the store.
+    pub complaint: Arc<Complaint>,
 }
 
 /// One recorder: supervision around a loop that takes, commits, acks.

@@ -15,9 +15,6 @@ use cql::accounts::{AccountError, Role};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-/// Requests that may wait for one project.
-const SATURATED_AT: u32 = 1024;
-
 pub type ApiResult<T> = Result<T, ApiError>;
 
 /// Everything a request can be refused for.
@@ -147,7 +144,7 @@ impl ApiError {
 
     /// More requests wait for the project than it takes; soon there will be room.
     pub const fn saturated() -> Self {
-        Self::RateLimited(Limited { limit: SATURATED_AT, window_seconds: 1, retry_after: 1 })
+        Self::RateLimited(Limited { limit: actors::project::REQUESTS_MAX, window_seconds: 1, retry_after: 1 })
     }
 
     fn parts(&self) -> (StatusCode, &'static str, Value) {

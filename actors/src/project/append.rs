@@ -15,7 +15,7 @@ use ractor::ActorRef;
 use tokio::time::Instant;
 
 use super::decide::{Entries, Handout, Verdict};
-use super::handle::IssueError;
+use super::handle::{IssueError, NoteError};
 use super::prepare::answer;
 use super::state::{Appending, Input, Issuing, State};
 use super::{ProjectActor, ProjectMessage, Uncertain, load};
@@ -28,6 +28,9 @@ const INPUT_ENTRIES_MAX: usize = 2;
 
 /// The head is written again after this many entries: a home that starts reads at most so many.
 const HEAD_EVERY: u64 = 500;
+
+/// How often what waits for space is tried again.
+const SPACE_EVERY_SECS: i64 = 1;
 
 /// An append that has come to an end.
 pub struct AppendDone {
@@ -107,23 +110,33 @@ impl ProjectActor {
             // Another home was first: read on, decide again.
             Ok(Appended::Lost) => self.decide_again(myself, state, decided).await,
             Ok(Appended::Unknown) => Err(Uncertain::Append),
-            // Nothing was written, so the caller may hear of it. Lanes that were kept for it are free again.
-            Err(StoreError::Full) => {
-                self.reload(state).await?;
-                for (input, _) in decided {
-                    match &input {
-                        Input::Issue(issuing) => {
-                            self.tell_forget(state, issuing.draft.agent, issuing.prepared.command);
-                        }
-                        Input::Lane { command, .. } => self.tell_release(state, *command),
-                        Input::Note { .. } | Input::Answer { .. } | Input::Overdue(_) => {}
-                    }
-                    refuse(input, || StoreError::Full);
-                }
-                Ok(())
-            }
+            Err(StoreError::Full) => self.wait_for_space(state, decided).await,
             Err(error) => Err(Uncertain::Store(error)),
         }
+    }
+
+    /// Nothing was written. Who asks for something hears of it; what happened is kept, to be decided again.
+    async fn wait_for_space(&self, state: &mut State, decided: Vec<(Input, Verdict)>) -> Result<(), Uncertain> {
+        self.reload(state).await?;
+        self.look_up_keys(state).await?;
+        for (input, _) in decided {
+            match input {
+                Input::Issue(issuing) => {
+                    // The lane that was kept for it is free again.
+                    self.tell_forget(state, issuing.draft.agent, issuing.prepared.command);
+                    self.answer_without(*issuing, Err(IssueError::Store(StoreError::Full)));
+                }
+                Input::Note { reply, .. } => answer(reply, Err(NoteError::Store(StoreError::Full))),
+                Input::Lane { .. } | Input::Answer { .. } => state.kept.push_back(input),
+                // Found again by the next tick.
+                Input::Overdue(_) => {}
+            }
+        }
+        if state.complaint.is_due() {
+            tracing::warn!("no space for the ledger, commands are refused and results wait");
+        }
+        state.space_at = Some(self.clock.now().plus_secs(SPACE_EVERY_SECS));
+        Ok(())
     }
 
     async fn decide_again(
@@ -334,14 +347,5 @@ impl ProjectActor {
             // A project that is gone counts the delivery as under way.
             let _ = myself.cast(message);
         });
-    }
-}
-
-/// Answers an input that certainly was not appended.
-fn refuse(input: Input, why: impl Fn() -> StoreError) {
-    match input {
-        Input::Issue(issuing) => answer(issuing.reply, Err(IssueError::Store(why()))),
-        Input::Note { reply, .. } => answer(reply, Err(super::NoteError::Store(why()))),
-        Input::Lane { .. } | Input::Answer { .. } | Input::Overdue(_) => {}
     }
 }

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use super::{ProjectActor, ProjectMessage};
 
 /// Commands and notes that may wait at once; one more is refused.
-const REQUESTS_MAX: usize = 1024;
+pub const REQUESTS_MAX: u32 = 1024;
 
 /// Acks and results that may wait at once; one more waits in its session.
 const HEARD_MAX: usize = 256;
@@ -69,7 +69,7 @@ impl ProjectActor {
     /// Starts the project under a supervisor; it is ready when its ledger is folded.
     pub async fn start(self, supervisor: ActorCell) -> Result<(ProjectHandle, JoinHandle<()>), SpawnErr> {
         let (actor, task) = Self::spawn_linked(None, self, (), supervisor).await?;
-        let requests = Arc::new(Semaphore::new(REQUESTS_MAX));
+        let requests = Arc::new(Semaphore::new(REQUESTS_MAX as usize));
         Ok((ProjectHandle { actor, requests, heard: Arc::new(Semaphore::new(HEARD_MAX)) }, task))
     }
 }
@@ -129,7 +129,7 @@ impl ProjectHandle {
 
     /// Whether anything waits or is being answered.
     pub fn is_idle(&self) -> bool {
-        self.requests.available_permits() == REQUESTS_MAX && self.heard.available_permits() == HEARD_MAX
+        self.requests.available_permits() == REQUESTS_MAX as usize && self.heard.available_permits() == HEARD_MAX
     }
 }
 

@@ -55,7 +55,10 @@ pub(super) async fn read_on(store: &dyn Store, log: &mut Log, projector: &mut Pr
         }
         let writes = projector.writes(store, log.fold.project(), &changes).await?;
         if !writes.is_empty() {
-            store.write(writes).await?;
+            match store.write(writes.clone()).await {
+                Err(StoreError::Full) => projector.owe(writes),
+                written => written?,
+            }
         }
         found |= !page.is_empty();
         if page.len() < PAGE {

@@ -18,6 +18,7 @@ use super::agents::Child;
 use super::handle::{IssueError, NoteError};
 use super::load::Loaded;
 use crate::agent::Avoid;
+use crate::complaint::Complaint;
 
 /// For how long after its start a home reads on without being told: an append whose outcome was unknown may
 /// still appear.
@@ -79,6 +80,12 @@ pub struct State {
     pub(super) reloads: u64,
     pub(super) queue: VecDeque<Input>,
     pub(super) appending: Option<Appending>,
+    /// What has happened and found no space in the store, oldest first.
+    pub(super) kept: VecDeque<Input>,
+    /// When `kept`, and what is overdue, is tried again.
+    pub(super) space_at: Option<Timestamp>,
+    /// That there is no space.
+    pub(super) complaint: Complaint,
     /// Drafts whose agent was asked for a lane.
     pub(super) offered: BTreeMap<CommandId, Box<Issuing>>,
     pub(super) agents: BTreeMap<AgentId, Child>,
@@ -107,6 +114,9 @@ impl State {
             reloads: 0,
             queue: VecDeque::new(),
             appending: None,
+            kept: VecDeque::new(),
+            space_at: None,
+            complaint: Complaint::default(),
             offered: BTreeMap::new(),
             agents: BTreeMap::new(),
             acked: HashSet::new(),

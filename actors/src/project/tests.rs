@@ -1,5 +1,6 @@
 mod bulk;
 mod delivery;
+mod full;
 mod harness;
 mod lifecycle;
 mod wake;

@@ -189,7 +189,7 @@ impl<'a> Round<'a> {
                 Ok(Found::Placed(id)) => drop(self.placed.insert(key, id)),
                 Ok(Found::Unknown) => {}
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "task not readable, its events wait");
+                    self.complain(&error, "task not readable, its events wait");
                     self.failed.insert(key);
                 }
             }
@@ -299,7 +299,7 @@ impl<'a> Round<'a> {
             Some(Ok(Committed::Done)) | None => true,
             Some(Ok(Committed::Lost(_) | Committed::Unknown)) => false,
             Some(Err(error)) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "round not durable, its events wait");
+                self.complain(&error, "round not durable, its events wait");
                 false
             }
         };
@@ -357,6 +357,13 @@ impl<'a> Round<'a> {
         row.into_iter().chain(root.flatten()).collect()
     }
 
+    /// Says what fails, not how often: events come by the thousand.
+    fn complain(&self, error: &StoreError, what: &'static str) {
+        if self.wiring.complaint.is_due() {
+            tracing::warn!(error = error as &dyn std::error::Error, "{what}");
+        }
+    }
+
     async fn settle_claim(&mut self, key: Key, task: Task, outcome: Result<Committed, StoreError>) {
         let settled = match outcome {
             Ok(Committed::Done) => Ok(Some(task)),
@@ -371,17 +378,13 @@ impl<'a> Round<'a> {
             Ok(Some(task)) => {
                 self.meters.task(key.0, None, &task);
                 self.memory.insert(key, task, self.now);
+                return;
             }
-            Ok(None) => {
-                self.counters.forget();
-                self.failed.insert(key);
-            }
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "task not durable, its events wait");
-                self.counters.forget();
-                self.failed.insert(key);
-            }
+            Ok(None) => {}
+            Err(error) => self.complain(&error, "task not durable, its events wait"),
         }
+        self.counters.forget();
+        self.failed.insert(key);
     }
 
     /// Another first commit won: what was heard here goes under the winner's id (I-2).

@@ -44,6 +44,7 @@ impl Home {
             layout: Layout::Day,
             changes: crate::changes::Changes::default(),
             inbox: Arc::new(Mutex::new(inboxes.remove(0))),
+            complaint: Arc::default(),
         };
         let (actor, _ended) = Actor::spawn(None, Recorder, wiring.clone()).await.unwrap();
         Self { recorders, wiring, actor, sink: Arc::new(AckSink::default()) }

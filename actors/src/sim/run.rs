@@ -131,7 +131,17 @@ async fn happen(world: &Arc<World>, dice: &mut Dice, n: usize) {
             world.count("node: store out of reach");
             world.nodes[node].stall(dice.duration(&(Duration::from_millis(100)..=Duration::from_secs(30))));
         }
-        15..16 => {
+        15..17 => {
+            world.count("store: full for a while");
+            world.memory.set_full(true);
+            let time = dice.duration(&(Duration::from_millis(100)..=Duration::from_secs(20)));
+            let world = Arc::clone(world);
+            tokio::spawn(async move {
+                sleep(time).await;
+                world.memory.set_full(false);
+            });
+        }
+        17..18 => {
             world.count("node: shut down and started");
             let world = Arc::clone(world);
             tokio::spawn(async move {
@@ -139,13 +149,13 @@ async fn happen(world: &Arc<World>, dice: &mut Dice, n: usize) {
                 world.nodes[node].start(&world).await;
             });
         }
-        16..21 => {
+        18..22 => {
             for draft in burst(dice, n) {
                 let other = dice.below(world.nodes.len());
                 tokio::spawn(issue(Arc::clone(world), other, draft, dice.roll()));
             }
         }
-        21..28 => {
+        22..28 => {
             let user = USERS[dice.below(USERS.len())];
             tokio::spawn(delete(Arc::clone(world), node, user, dice.bytes()));
         }

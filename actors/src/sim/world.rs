@@ -103,6 +103,7 @@ impl World {
         self.calm.store(true, Ordering::Relaxed);
         *lock(&self.plan) = None;
         self.memory.set_faults(cql::engine::memory::Faults::default());
+        self.memory.set_full(false);
     }
 
     pub(super) fn count(&self, what: &str) {

@@ -7,6 +7,8 @@
 //! - [`Faults`] draws them with given odds from a seed: the same seed and the same calls give the same faults;
 //! - [`Memory::inject`] gives one fault to the next operation that it fits.
 //!
+//! And [`Memory::set_full`] leaves no space, for as long as it is said.
+//!
 //! What a fault may do is what CQL may do and no more: a row never goes back, a `commit` is seen by everyone
 //! or by no one, an acknowledged `write` is seen by its own handle at once and by others within the delay.
 
@@ -39,6 +41,9 @@ pub struct Memory {
 struct Shared {
     cells: Cells,
     injector: Injector,
+    /// Nothing is written.
+    is_full: bool,
+    calls: u64,
     handles: u32,
 }
 
@@ -54,7 +59,8 @@ impl Memory {
     }
 
     pub fn with_faults(seed: u64, faults: Faults) -> Self {
-        let shared = Shared { cells: Cells::default(), injector: Injector::new(seed, faults), handles: 1 };
+        let injector = Injector::new(seed, faults);
+        let shared = Shared { cells: Cells::default(), injector, is_full: false, calls: 0, handles: 1 };
         Self { shared: Arc::new(Mutex::new(shared)), handle: HandleId(0), is_observer: false }
     }
 
@@ -76,9 +82,19 @@ impl Memory {
         self.lock().injector.queue(fault);
     }
 
+    /// While a store is full it answers reads, and refuses what would be written.
+    pub fn set_full(&self, is_full: bool) {
+        self.lock().is_full = is_full;
+    }
+
     /// How often each fault has happened so far.
     pub fn injected(&self) -> Injected {
         self.lock().injector.injected
+    }
+
+    /// Operations so far, on every handle.
+    pub fn calls(&self) -> u64 {
+        self.lock().calls
     }
 
     /// The view of a node that starts now, without faults and without waiting: for who judges a test.
@@ -108,6 +124,7 @@ impl Memory {
         let done = {
             let mut shared = self.lock();
             let now = Instant::now();
+            shared.calls += 1;
             shared.cells.settle(now);
             work(&mut shared, now)
         };
@@ -127,6 +144,9 @@ impl Default for Memory {
 impl Shared {
     fn write(&mut self, handle: HandleId, mut writes: Vec<Write>, now: Instant) -> Result<()> {
         debug_assert!(writes.iter().all(Write::is_portable), "a plain write to a conditional table: {writes:?}");
+        if self.is_full {
+            return Err(StoreError::Full);
+        }
         let failed = self.injector.strikes(Fault::WriteFailed);
         if failed {
             // Like statements sent one by one: some arrived before the failure.
@@ -140,6 +160,9 @@ impl Shared {
 
     fn commit(&mut self, handle: HandleId, commit: Commit, now: Instant) -> Result<Committed> {
         debug_assert!(commit.is_portable(), "not every engine can run {commit:?}");
+        if self.is_full {
+            return Err(StoreError::Full);
+        }
         let fate = match self.injector.fate() {
             Fate::Failed => return Err(StoreError::Unavailable(Box::new(InjectedFault))),
             Fate::UnknownNever => return Ok(Committed::Unknown),

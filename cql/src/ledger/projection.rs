@@ -19,21 +19,28 @@ use crate::table::Table;
 /// How long an idempotency key is kept: seven days, of which the contract asks for one.
 const KEY_SECONDS: NonZeroU32 = NonZeroU32::new(7 * 24 * 3600).expect("not zero");
 
-/// Turns changes into writes; remembers which days it has marked.
+/// Turns changes into writes; remembers which days it has marked, and what it could not write.
 #[derive(Debug, Default)]
 pub struct Projector {
     days: HashSet<u32>,
+    owed: BTreeMap<Key, Write>,
 }
 
 impl Projector {
-    /// The writes of changes, each with the seq of its entry. Of several to one row the last is kept.
+    /// Keeps writes for which there is no space, to be among those of the next changes.
+    pub fn owe(&mut self, writes: Vec<Write>) {
+        self.owed.extend(writes.into_iter().map(|write| (write.key.clone(), write)));
+    }
+
+    /// The writes of changes, each with the seq of its entry, and those that are owed. Of several to one row the
+    /// last is kept.
     pub async fn writes(
         &mut self,
         store: &dyn Store,
         project: ProjectId,
         changes: &[(u64, Change)],
     ) -> Result<Vec<Write>> {
-        let mut rows: BTreeMap<Key, Write> = BTreeMap::new();
+        let mut rows = std::mem::take(&mut self.owed);
         for (seq, change) in changes {
             let stamp = i64::try_from(*seq).unwrap_or(i64::MAX);
             let write = match change {

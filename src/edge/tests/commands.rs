@@ -3,6 +3,7 @@
 mod issuing;
 mod listing;
 mod refusals;
+mod saturated;
 mod traces;
 
 use axum::http::StatusCode;
