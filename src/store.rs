@@ -80,16 +80,16 @@ impl Opened {
 
 /// Opens the store to serve from it; it is ready when this returns.
 pub async fn open_store(config: &Config) -> anyhow::Result<Opened> {
-    open(config, Some(DAY * config.retention_days)).await
+    open(config, true, Some(DAY * config.retention_days)).await
 }
 
 /// Opens the store for a command that ends soon. It removes no tasks: how long the server keeps them is not known
-/// here.
+/// here. Nor does it make a keyspace: a name that was mistyped would look like a store that lost everything.
 pub async fn open_briefly(config: &Config) -> anyhow::Result<Opened> {
-    open(config, None).await
+    open(config, false, None).await
 }
 
-async fn open(config: &Config, task_retention: Option<Duration>) -> anyhow::Result<Opened> {
+async fn open(config: &Config, create: bool, task_retention: Option<Duration>) -> anyhow::Result<Opened> {
     match &config.store {
         StoreConfig::Embedded => {
             let path = config.data_dir.join("store");
@@ -104,7 +104,7 @@ async fn open(config: &Config, task_retention: Option<Duration>) -> anyhow::Resu
             let user = cql.user.clone().map(|user| {
                 (user, cql.password.as_ref().map(|password| password.expose_secret().to_owned()).unwrap_or_default())
             });
-            let cluster = CqlConfig { user, ..CqlConfig::new(cql.nodes.clone(), cql.keyspace.clone()) };
+            let cluster = CqlConfig { user, create, ..CqlConfig::new(cql.nodes.clone(), cql.keyspace.clone()) };
             let opened = Cql::open(&cluster).await;
             let opened = opened.with_context(|| format!("cannot use the cluster at {}", cql.nodes.join(", ")))?;
             Ok(Opened { store: Arc::new(opened), engine: Engine::Cql })

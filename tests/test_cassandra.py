@@ -1,5 +1,6 @@
 """The same promises on a real Cassandra. The whole suite runs there with THALAMUS_TEST_STORE=cql."""
 
+import subprocess
 import uuid
 
 import pytest
@@ -7,7 +8,8 @@ import pytest
 from conftest import login
 from harness.agent import Agent, failed, now_text, received, retried, started, succeed_everything, succeeded
 from harness.client import Project
-from harness.server import Server
+from harness.cql import execute
+from harness.server import Server, binary, clean_environment
 from harness.wait import eventually
 
 pytestmark = [pytest.mark.cql, pytest.mark.timeout(240)]
@@ -115,3 +117,55 @@ def test_a_second_process_on_the_same_store_sees_the_same_and_doubles_nothing(no
         there.close()
     finally:
         twin.stop()
+
+
+def verify(server, **changed):
+    """`thalamus audit verify --store cql ...`: its exit code, and what it says."""
+    settings = {name: server.settings[name] for name in ("cql_nodes", "cql_keyspace", "master_secret")} | changed
+    words = [str(binary()), "audit", "verify", "--store", "cql", "--data-dir", str(server.data)]
+    for name, value in settings.items():
+        words += ["--" + name.replace("_", "-"), str(value)]
+    run = subprocess.run(words, capture_output=True, text=True, timeout=120, env=clean_environment())
+    return run.returncode, run.stdout + run.stderr
+
+
+def entry(server, project, seq):
+    """The table and the key of an entry, in the words of CQL: the ledger's tag, the project, its chunk; the seq."""
+    key = "06" + uuid.UUID(project.id).hex + (0).to_bytes(8).hex()
+    return f"{server.keyspace}.ledger", f"WHERE p = 0x{key} AND c = 0x{seq.to_bytes(8).hex()}"
+
+
+def test_the_command_line_verifies_every_ledger_of_a_keyspace_and_names_what_was_done_to_it(own_server):
+    server = own_server(store="cql", checkpoint_seconds=1)
+    whole, cut, torn = [Project.create(login(server)) for _ in range(3)]
+    for project in (whole, cut, torn):
+        for n in range(6):
+            project.mint(f"agent-{n}")
+        eventually(lambda: project.get("/audit/verify").json()["unproven_from"] is None, 20)
+    heads = {project.id: project.get("/audit/verify").json()["head"] for project in (whole, cut, torn)}
+    code, said = verify(server)
+    assert code == 0 and "BROKEN" not in said, "beside the server, on a cluster"
+    assert "the system:" in said and all(head["hash"] in said for head in heads.values()), said
+    server.stop()
+    code, said = verify(server)
+    assert code == 0 and all(f"project {project.id}, {project.slug}:\nwhole: " in said for project in (whole, cut, torn)), said
+    code, said = verify(server, master_secret="another-secret-another-secret-another")
+    assert code == 2 and said.startswith("thalamus: not verified") and "another-secret" not in said, said
+    code, said = verify(server, cql_keyspace="t_nobody_made_this")
+    assert code == 2 and 'there is no keyspace "t_nobody_made_this"' in said, said
+    # Somebody with the store's password and no key: an entry is gone in the middle, and a tail is.
+    table, third = entry(server, torn, 3)
+    execute(server.settings["cql_nodes"], f"DELETE FROM {table} {third}")
+    table, last = entry(server, cut, heads[cut.id]["seq"])
+    execute(server.settings["cql_nodes"], f"DELETE FROM {table} {last}")
+    code, said = verify(server)
+    assert code == 1, said
+    told = dict(part.split(":\n", 1) for part in said.split("project ")[1:])
+    assert told[f"{whole.id}, {whole.slug}"].startswith("whole: "), said
+    assert told[f"{torn.id}, {torn.slug}"].startswith("BROKEN at seq 3: gap"), said
+    assert told[f"{cut.id}, {cut.slug}"].startswith(f"BROKEN at seq {heads[cut.id]['seq']}: short"), said
+    # Bytes that nobody signed, where the entry was.
+    table, fourth = entry(server, whole, 4)
+    execute(server.settings["cql_nodes"], f"UPDATE {table} SET v = 0x00 {fourth}")
+    code, said = verify(server)
+    assert code in (1, 2) and f"project {whole.id}, {whole.slug}:\nwhole" not in said, said

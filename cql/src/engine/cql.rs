@@ -55,6 +55,8 @@ pub struct CqlConfig {
     pub keyspace: String,
     /// The `replication` map of a keyspace that has to be created, as CQL text.
     pub replication: Option<String>,
+    /// Whether a keyspace that is missing is created. A command that only looks must not make what it was to look at.
+    pub create: bool,
     /// Only nodes of this data centre are asked.
     pub datacenter: Option<String>,
     pub user: Option<(String, String)>,
@@ -71,6 +73,7 @@ impl CqlConfig {
             nodes,
             keyspace: keyspace.into(),
             replication: None,
+            create: true,
             datacenter: None,
             user: None,
             connect_within: Duration::from_secs(60),
@@ -99,12 +102,16 @@ pub struct Cql {
 }
 
 impl Cql {
-    /// Connects, and creates keyspace and tables where they are missing.
+    /// Connects, and creates keyspace and tables where they are missing; the keyspace only if the settings say so.
     pub async fn open(config: &CqlConfig) -> Result<Self, ConnectError> {
         check_name(&config.keyspace)?;
         let session = Arc::new(connect(config).await?);
         let replication = config.replication.as_deref();
-        Schema { session: &session, keyspace: &config.keyspace, replication }.migrate().await?;
+        let schema = Schema { session: &session, keyspace: &config.keyspace, replication };
+        if !config.create {
+            schema.require().await?;
+        }
+        schema.migrate().await?;
         let durability = durability(&session).await;
         tracing::info!(durability = durability.as_str(), "connected to the cluster");
         let statements = Statements::new(Arc::clone(&session), config.keyspace.clone());

@@ -27,6 +27,8 @@ const POLL: Duration = Duration::from_millis(200);
 pub enum SchemaError {
     #[error("keyspace name {0:?} is not lower-case letters, digits and underscores, 48 at most")]
     Keyspace(String),
+    #[error("there is no keyspace {0:?} of a server's")]
+    Missing(String),
     #[error("schema file {name} was applied with other contents")]
     Changed { name: &'static str },
     #[error("schema file {name} was claimed by another node that does not finish")]
@@ -97,6 +99,16 @@ impl Schema<'_> {
             self.apply_once(name, text).await?;
         }
         Ok(())
+    }
+
+    /// Refuses a keyspace that no server has made.
+    pub(super) async fn require(&self) -> Result<(), SchemaError> {
+        let claims = [("keyspace_name", self.keyspace), ("table_name", "schema_migrations")];
+        if self.exists("system_schema.tables", &claims).await? {
+            Ok(())
+        } else {
+            Err(SchemaError::Missing(self.keyspace.to_owned()))
+        }
     }
 
     async fn create_keyspace(&self) -> Result<(), SchemaError> {
