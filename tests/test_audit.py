@@ -61,6 +61,9 @@ def test_seqs_have_no_gap_and_pages_add_up(told):
         ({"actor": "system", "action_prefix": "command.completed"}, 0),
         ({"since": "2999-01-01T00:00:00Z"}, 0),
         ({"until": "2000-01-01T00:00:00Z"}, 0),
+        ({"seq": 3}, 1),
+        ({"seq": 3, "outcome": "deny"}, 0),
+        ({"seq": 1_000_000}, 0),
     ],
 )
 def test_filters_narrow(told, filters, expected):
@@ -68,7 +71,7 @@ def test_filters_narrow(told, filters, expected):
     assert len(project.get("/audit", limit=5000, **filters).json()["items"]) == expected
 
 
-@pytest.mark.parametrize("wrong", [{"outcome": "maybe"}, {"user_id": "x"}, {"force": "2"}, {"format": "pdf"}, {"limit": 0}])
+@pytest.mark.parametrize("wrong", [{"outcome": "maybe"}, {"user_id": "x"}, {"force": "2"}, {"format": "pdf"}, {"limit": 0}, {"seq": 0}, {"seq": "x"}])
 def test_wrong_filters_are_refused(project, wrong):
     project.get("/audit", expect=422, **wrong)
 

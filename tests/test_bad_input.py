@@ -7,7 +7,7 @@ import uuid
 import httpx
 import pytest
 
-from harness.client import Client, check_common
+from harness.client import API, Client, check_common
 
 DEEP = "[" * 100_000 + "]" * 100_000
 BODIES = {
@@ -116,8 +116,18 @@ def test_a_path_that_leads_nowhere_is_a_json_4xx(admin, project, path):
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "TRACE", "PROPFIND"])
 def test_a_method_that_is_not_served_is_a_405(admin, project, method):
-    answer = admin.request(method, project.path("/tasks"), expect=(404, 405))
+    answer = admin.request(method, project.path("/tasks"), expect=405)
     assert answer.headers["content-type"].startswith("application/problem+json")
+    assert answer.headers["allow"] == "GET, HEAD"
+    assert admin.request(method, project.path("/commands/retry-task"), expect=405).headers["allow"] == "POST"
+
+
+def test_head_is_answered_as_get_without_its_body(admin, project):
+    for path in ("/tasks", "/commands", "/agents", "/stats", "/audit", "/nope", "/commands/x"):
+        get = admin.request("GET", project.path(path), expect=None)
+        head = admin.http.head(API + project.path(path))
+        assert head.content == b"" and head.status_code == get.status_code, path
+        assert head.headers["content-type"] == get.headers["content-type"], path
 
 
 @pytest.mark.parametrize(

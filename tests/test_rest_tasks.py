@@ -390,6 +390,12 @@ def test_fields_project_in_the_listed_order(corpus):
     assert list(corpus.project.tasks(fields=",".join(MEMBERS), limit=1)[0]) == MEMBERS
 
 
+def test_a_field_that_is_listed_twice_is_there_once(corpus):
+    page = corpus.project.get("/tasks", limit=3, fields="state, name,state").text
+    assert page.count('"state"') == 3 and page.count('"name"') == 3
+    assert export(corpus.project, "csv", fields="state,name,state").text.splitlines()[0] == "state,name"
+
+
 @pytest.mark.parametrize("fields", ["nope", "state,nope", "state,", "", "State", "state;task_id"])
 @pytest.mark.parametrize("form", ["json", "csv"])
 def test_an_unknown_field_is_refused_in_every_format(corpus, form, fields):

@@ -120,7 +120,7 @@ impl Route {
         self.group.map(|group| format!("{group}:{verb}"))
     }
 
-    /// The route in the words of the audit list: `command.issue.purge_queue`, `agents.post`.
+    /// The route in the words of the audit list: `command.issue.purge_queue`, `tasks.bulk_delete.post`.
     pub fn action(&self) -> String {
         if let Some((_, verb)) = self.path.split_once("/commands/").filter(|_| self.method == Method::POST) {
             return format!("command.issue.{}", verb.replace('-', "_"));
@@ -128,7 +128,7 @@ impl Route {
         let below = self.path.strip_prefix("/api/v1/projects/{slug}").unwrap_or(self.path);
         let words: Vec<&str> = below.split('/').filter(|part| !part.is_empty() && !part.starts_with('{')).collect();
         let words = if words.is_empty() { vec!["project"] } else { words };
-        format!("{}.{}", words.join("."), self.method.as_str().to_lowercase())
+        format!("{}.{}", words.join(".").replace('-', "_"), self.method.as_str().to_lowercase())
     }
 }
 
@@ -153,12 +153,21 @@ pub enum Found {
     Nothing,
 }
 
+/// The methods of a path, as `Allow` lists them.
+fn allowed(routes: &[&Route]) -> String {
+    let methods = routes.iter().flat_map(|route| {
+        let head = (route.method == Method::GET).then_some("HEAD");
+        [Some(route.method.as_str()), head].into_iter().flatten()
+    });
+    methods.collect::<Vec<_>>().join(", ")
+}
+
 /// Looks a request up; HEAD is answered as GET.
 pub fn find(method: &Method, path: &str) -> Found {
     let method = if *method == Method::HEAD { &Method::GET } else { method };
     let Some(routes) = BY_PATH.get(path) else { return Found::Nothing };
     match routes.iter().find(|route| route.method == *method) {
         Some(route) => Found::Route(route),
-        None => Found::OtherMethods(routes.iter().map(|route| route.method.as_str()).collect::<Vec<_>>().join(", ")),
+        None => Found::OtherMethods(allowed(routes)),
     }
 }

@@ -31,6 +31,7 @@ pub async fn list(
             None => return Ok(AuditPage { items: Vec::new(), next: None }),
         },
     };
+    below = filter.starts_below(below);
     let mut items: Vec<AuditItem> = Vec::new();
     loop {
         let page = entries::before(store, project, below, PAGE.min(limit * 4 + 1)).await?;
@@ -39,8 +40,7 @@ pub async fn list(
         for sealed in &page {
             let entry = Entry::decode(&sealed.bytes).map_err(|_| StoreError::Corrupt { what: "ledger entry" })?;
             let item = AuditItem::of(project, &entry, &sealed.hash);
-            // Entries are in time order, so the first one that is too old ends the walk.
-            if filter.since.is_some_and(|since| item.occurred_at < since) {
+            if filter.ends_before(&item) {
                 return Ok(AuditPage { items, next: None });
             }
             if !filter.admits(&item) {

@@ -159,6 +159,12 @@ async fn the_audit_list_walks_every_entry_once_newest_first() {
     assert_eq!(page.items.iter().map(|item| item.seq).collect::<Vec<_>>(), [120, 114, 108, 102]);
     assert_eq!(page.next, None);
     assert_eq!(page.items[0].hash.len(), 64);
+    for (seq, found) in [(1, vec![1]), (1_999, vec![1_999]), (2_500, vec![2_500]), (2_501, vec![])] {
+        let filter = AuditFilter { seq: Some(seq), ..AuditFilter::default() };
+        let page = audit::list(&store, PROJECT, &filter, None, 1).await.unwrap();
+        assert_eq!(page.items.iter().map(|item| item.seq).collect::<Vec<_>>(), found);
+        assert_eq!(page.next, None, "an entry stands once");
+    }
 }
 
 fn command(n: i64, status: Status) -> Command {

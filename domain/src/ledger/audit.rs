@@ -39,6 +39,8 @@ pub struct AuditItem {
 /// Which items an auditor asks for; every member narrows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditFilter {
+    /// The one entry with this number.
+    pub seq: Option<u64>,
     pub action_prefix: Option<String>,
     pub result: Option<String>,
     pub user: Option<UserId>,
@@ -53,9 +55,20 @@ pub struct AuditFilter {
 }
 
 impl AuditFilter {
+    /// Below which seq a walk from the newest entry has to begin.
+    pub fn starts_below(&self, below: u64) -> u64 {
+        self.seq.map_or(below, |seq| below.min(seq.saturating_add(1)))
+    }
+
+    /// Whether a walk from the newest entry has seen all it can admit: entries are in the order of their seq and time.
+    pub fn ends_before(&self, item: &AuditItem) -> bool {
+        self.since.is_some_and(|since| item.occurred_at < since) || self.seq.is_some_and(|seq| item.seq < seq)
+    }
+
     pub fn admits(&self, item: &AuditItem) -> bool {
         let equal = |wanted: &Option<String>, have: &str| wanted.as_deref().is_none_or(|wanted| wanted == have);
-        self.action_prefix.as_deref().is_none_or(|prefix| item.action.starts_with(prefix))
+        self.seq.is_none_or(|seq| seq == item.seq)
+            && self.action_prefix.as_deref().is_none_or(|prefix| item.action.starts_with(prefix))
             && self.result.as_deref().is_none_or(|wanted| wanted == item.result || wanted == item.outcome)
             && self.user.is_none_or(|user| item.user_id == Some(user))
             && equal(&self.actor, &item.actor)

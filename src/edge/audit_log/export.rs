@@ -60,7 +60,7 @@ pub(super) async fn respond(
 ) -> ApiResult<Response> {
     let store = app.store.clone();
     let last = entries::last(&*store, project, head::load(&*store, project).await?.seq()).await?;
-    let below = last.map_or(0, |last| last.seq + 1);
+    let below = filter.starts_below(last.map_or(0, |last| last.seq + 1));
     let walk = Walk { store, project, filter, below };
     let pages = stream::try_unfold(walk, |mut walk| async move { Ok(walk.page().await?.map(|page| (page, walk))) });
     let (body, extension, kind) = match form {
@@ -99,8 +99,7 @@ impl Walk {
         for sealed in page {
             let entry = Entry::decode(&sealed.bytes).map_err(|_| StoreError::Corrupt { what: "ledger entry" })?;
             let item = AuditItem::of(self.project, &entry, &sealed.hash);
-            // Entries are in time order, so the first one that is too old ends the walk.
-            if self.filter.since.is_some_and(|since| item.occurred_at < since) {
+            if self.filter.ends_before(&item) {
                 self.below = 0;
                 break;
             }

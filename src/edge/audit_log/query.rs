@@ -61,6 +61,9 @@ impl FromStr for Outcome {
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "describes the parameters to OpenAPI")]
 pub(super) struct ListParameters {
+    /// The one entry with this number.
+    #[param(minimum = 1)]
+    seq: Option<u64>,
     /// How the action begins, such as `command.`.
     #[param(min_length = 1, max_length = 80)]
     action_prefix: Option<String>,
@@ -99,6 +102,7 @@ impl FromFields for ListQuery {
     fn from_fields(fields: &mut Fields) -> Option<Self> {
         let outcome = parse::form::<Outcome>("Input should be 'success', 'failure', 'allow' or 'deny'");
         let filter = AuditFilter {
+            seq: fields.optional("seq", parse::integer(1..=i64::MAX)).map(i64::unsigned_abs),
             action_prefix: fields.optional("action_prefix", parse::text(1..=PREFIX_MAX)),
             result: fields.optional("outcome", outcome).map(|Outcome(word)| word),
             user: fields.optional("user_id", parse::id),
@@ -114,7 +118,7 @@ impl FromFields for ListQuery {
         let cursor = fields.optional("cursor", parse::text(0..=usize::MAX));
         let limit = fields.optional("limit", limit(LIMIT_MAX));
         let format = fields.optional("format", parse::form("Input should be 'json', 'csv', 'xlsx' or 'ndjson'"));
-        let chosen = fields.optional("fields", parse::commas(column));
+        let chosen = fields.optional("fields", parse::columns(column));
         Some(Self { filter, cursor, limit, format: format.unwrap_or(Format::Json), fields: chosen })
     }
 }
@@ -129,6 +133,7 @@ impl ListQuery {
     /// What a cursor is bound to.
     pub(super) fn canonical(&self) -> Vec<u8> {
         let AuditFilter {
+            seq,
             action_prefix,
             result,
             user,
@@ -142,7 +147,7 @@ impl ListQuery {
             until,
         } = &self.filter;
         let members = json!({
-            "action_prefix": action_prefix, "outcome": result, "user": user, "actor": actor,
+            "seq": seq, "action_prefix": action_prefix, "outcome": result, "user": user, "actor": actor,
             "target_type": target_type, "target_id": target_id, "command": command, "force": force,
             "global_throttle": global_throttle, "since": since, "until": until,
         });

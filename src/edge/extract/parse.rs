@@ -140,6 +140,20 @@ pub fn commas<T>(item: impl Parse<T>) -> impl Fn(&Value) -> Result<Vec<T>, Probl
     }
 }
 
+/// Columns, comma-separated: in the order of the text, each where it is named first, for an object has a member once.
+pub fn columns<T: PartialEq>(column: impl Parse<T>) -> impl Fn(&Value) -> Result<Vec<T>, Problem> {
+    let listed = commas(column);
+    move |value| {
+        let mut columns: Vec<T> = Vec::new();
+        for column in listed(value)? {
+            if !columns.contains(&column) {
+                columns.push(column);
+            }
+        }
+        Ok(columns)
+    }
+}
+
 /// A JSON object as it is.
 pub fn object(value: &Value) -> Result<serde_json::Map<String, Value>, Problem> {
     value.as_object().cloned().ok_or_else(|| wrong("dict_type", "Input should be a valid object"))

@@ -79,7 +79,7 @@ impl FromFields for ListQuery {
             limit: fields.optional("limit", limit(LIMIT_MAX)),
             include_total: fields.optional("include_total", parse::boolean).unwrap_or_default(),
             format: fields.optional("format", format).unwrap_or(Format::Json),
-            fields: fields.optional("fields", parse::commas(column)),
+            fields: fields.optional("fields", parse::columns(column)),
         })
     }
 }

@@ -83,7 +83,7 @@ async fn unknown_paths_and_methods_wear_the_envelope() {
     for method in [Method::PUT, Method::OPTIONS, Method::from_bytes(b"BREW").unwrap()] {
         let answer = node.send(&method, "/api/v1/projects", &session, None).await;
         assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
-        assert_eq!(answer.headers["allow"], "GET, POST");
+        assert_eq!(answer.headers["allow"], "GET, HEAD, POST");
         assert_eq!(answer.json()["error"], "method_not_allowed");
     }
     let id = node.send(&Method::DELETE, "/api/v1/projects/billing/agents/no-uuid", &session, None).await;

@@ -86,6 +86,31 @@ fn every_documented_route_has_one_row_and_every_row_is_documented() {
     assert_eq!(documented, rows);
 }
 
+/// The tests from outside ask a running server, on any store, what these rows say.
+#[test]
+fn the_rows_that_the_tests_from_outside_read_are_these() {
+    let row = |route: &Route| {
+        let access = match route.access {
+            Access::Public => "public",
+            Access::Own => "own",
+            Access::Session => "session",
+            Access::User => "user",
+            Access::GlobalAdmin => "global_admin",
+            Access::Member(role) => role.as_str(),
+            Access::Auditor => "auditor or admin",
+        };
+        let row = json!([route.method.as_str(), route.path, access, route.scope(), route.csrf]);
+        format!("  {row}")
+    };
+    let rows = format!("[\n{}\n]\n", route::all().map(row).collect::<Vec<_>>().join(",\n"));
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/harness/routes.json");
+    if std::env::var_os("THALAMUS_BLESS").is_some() {
+        std::fs::write(&path, &rows).unwrap();
+    }
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(kept == rows, "tests/harness/routes.json is out of date: THALAMUS_BLESS=1 cargo test -p thalamus rows");
+}
+
 #[test]
 fn unsafe_methods_below_a_session_need_the_csrf_token() {
     for route in guarded() {
