@@ -10,6 +10,7 @@ pub(crate) mod ack;
 mod counters;
 mod inbox;
 mod memory;
+mod queue;
 mod round;
 
 use std::sync::Arc;
@@ -19,11 +20,11 @@ use cql::stats::Counter;
 use cql::tasks::Tasks;
 use domain::id::address::Layout;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::Mutex;
 
 pub(crate) use ack::{Ack, AckSink, Acks, Tally, Ticket};
 use counters::Counters;
-pub(crate) use inbox::{Batch, Deletions, Item, Recorders, Seen, Work};
+pub(crate) use inbox::{Batch, Deletions, Inbox, Item, Recorders, Seen, Work};
 use memory::Memory;
 use round::Round;
 
@@ -32,8 +33,9 @@ use crate::clock::Clock;
 use crate::complaint::Complaint;
 use crate::meters::RecorderMeters;
 
-/// Batches taken in one round: what waits longer rides in the next commit.
-const BATCHES_PER_ROUND: usize = 256;
+/// Events taken in one round: what waits longer rides in the next commit. Enough to make little of a synced write,
+/// few enough that a round is over soon.
+const EVENTS_PER_ROUND: usize = 512;
 
 /// What a recorder is built with, and keeps through restarts.
 #[derive(Clone)]
@@ -45,7 +47,8 @@ pub(crate) struct Wiring {
     pub counter: Counter,
     pub layout: Layout,
     pub changes: Changes,
-    pub inbox: Arc<Mutex<mpsc::Receiver<Batch>>>,
+    /// Outlives the recorder: what waits in it is not lost when one fails.
+    pub inbox: Arc<Mutex<Inbox>>,
     /// That events wait for the store.
     pub complaint: Arc<Complaint>,
 }
@@ -62,7 +65,6 @@ pub(crate) struct State {
     memory: Memory,
     counters: Counters,
     meters: RecorderMeters,
-    batches: Vec<Batch>,
 }
 
 impl Actor for Recorder {
@@ -77,20 +79,17 @@ impl Actor for Recorder {
             memory: Memory::default(),
             counters: Counters::default(),
             meters: RecorderMeters::default(),
-            batches: Vec::with_capacity(BATCHES_PER_ROUND),
         })
     }
 
     async fn handle(&self, myself: ActorRef<Next>, _: Next, state: &mut State) -> Result<(), ActorProcessingErr> {
         // The lock is held by one recorder at a time: its predecessor is gone before it starts.
-        let taken = state.wiring.inbox.lock().await.recv_many(&mut state.batches, BATCHES_PER_ROUND).await;
-        if taken == 0 {
+        let batches = state.wiring.inbox.lock().await.next_round(EVENTS_PER_ROUND).await;
+        if batches.is_empty() {
             myself.stop(Some("every sender is gone".to_owned()));
             return Ok(());
         }
-        Round::new(&state.wiring, &mut state.memory, &mut state.counters, &mut state.meters)
-            .run(state.batches.drain(..).collect())
-            .await;
+        Round::new(&state.wiring, &mut state.memory, &mut state.counters, &mut state.meters).run(batches).await;
         state.memory.evict(state.wiring.clock.now());
         myself.cast(Next(()))?;
         Ok(())

@@ -1,18 +1,27 @@
-//! The way into the recorders: bounded channels, one per recorder, batches from one session or deletion each.
+//! The way into the recorders: bounded for each project and in all, and fair between projects.
+//!
+//! A session waits while its project has as much before a recorder as it may have, or while all of them together
+//! have; a project that sends more than a recorder can take waits for itself. What is taken in one round is shared
+//! out in turns ([`Queue`]).
 
 use std::sync::Arc;
 
+use dashmap::DashMap;
 use domain::id::ProjectId;
 use domain::id::address::{Shard, TaskKey};
 use domain::task::Sighting;
 use domain::time::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::ack::{AckSink, Ticket};
+use super::queue::Queue;
 
-/// Batches that may wait in front of one recorder. A session waits when it is full.
-const INBOX_BATCHES: usize = 1024;
+/// Batches of one project that may wait for one recorder.
+const PROJECT_BATCHES: usize = 256;
+
+/// Batches of all projects that may wait for one recorder.
+const INBOX_BATCHES: usize = 4096;
 
 /// What one recorder is to record in one go, for one project.
 #[derive(Debug)]
@@ -64,15 +73,82 @@ pub(crate) enum Seen {
     },
 }
 
+/// A batch that waits, and its place among those of its project and of all.
+#[derive(Debug)]
+struct Waiting {
+    batch: Batch,
+    #[expect(dead_code, reason = "held until the batch is taken")]
+    places: [OwnedSemaphorePermit; 2],
+}
+
 /// Senders to every recorder of this node; cheap to clone. The recorders end when the last clone is gone.
 #[derive(Clone, Debug)]
-pub(crate) struct Recorders(Arc<[mpsc::Sender<Batch>]>);
+pub(crate) struct Recorders(Arc<[Entrance]>);
+
+#[derive(Debug)]
+struct Entrance {
+    sender: mpsc::Sender<Waiting>,
+    places: Arc<Semaphore>,
+    /// Of each project that was heard of since the start.
+    of_projects: DashMap<ProjectId, Arc<Semaphore>>,
+}
+
+/// The receiving end of one recorder.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    receiver: mpsc::Receiver<Waiting>,
+    queue: Queue<Waiting>,
+}
+
+impl Entrance {
+    /// Waits for a place.
+    async fn enter(&self, batch: Batch) -> Option<Waiting> {
+        let of_project = {
+            let entry = self.of_projects.entry(batch.project);
+            entry.or_insert_with(|| Arc::new(Semaphore::new(PROJECT_BATCHES))).clone()
+        };
+        let first = of_project.acquire_owned().await.ok()?;
+        let second = self.places.clone().acquire_owned().await.ok()?;
+        Some(Waiting { batch, places: [first, second] })
+    }
+}
+
+impl Inbox {
+    /// What is done in the next round, of up to `events` events and a batch more; waits until there is something.
+    /// Empty once every sender is gone.
+    pub(crate) async fn next_round(&mut self, events: usize) -> Vec<Batch> {
+        if self.queue.is_empty() {
+            let Some(first) = self.receiver.recv().await else { return Vec::new() };
+            self.put(first);
+        }
+        while let Ok(waiting) = self.receiver.try_recv() {
+            self.put(waiting);
+        }
+        self.queue.take(events).into_iter().map(|waiting| waiting.batch).collect()
+    }
+
+    fn put(&mut self, waiting: Waiting) {
+        let weight = match &waiting.batch.work {
+            Work::Events { items, .. } => items.len(),
+            Work::Deletions { keys, .. } => keys.len(),
+            Work::Lost { tasks } => tasks.len(),
+            Work::Scheduled(_) => 1,
+        };
+        self.queue.put(waiting.batch.project, waiting, weight);
+    }
+}
 
 impl Recorders {
-    /// Channels for `count` recorders, and their receiving ends.
-    pub(crate) fn channels(count: usize) -> (Self, Vec<mpsc::Receiver<Batch>>) {
-        let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel(INBOX_BATCHES)).unzip();
-        (Self(senders.into()), receivers)
+    /// Ways to `count` recorders, and their receiving ends.
+    pub(crate) fn channels(count: usize) -> (Self, Vec<Inbox>) {
+        let channel = |_| {
+            // Never full: each batch in it has a place.
+            let (sender, receiver) = mpsc::channel(INBOX_BATCHES);
+            let places = Arc::new(Semaphore::new(INBOX_BATCHES));
+            (Entrance { sender, places, of_projects: DashMap::new() }, Inbox { receiver, queue: Queue::default() })
+        };
+        let (entrances, inboxes): (Vec<_>, Vec<_>) = (0..count).map(channel).unzip();
+        (Self(entrances.into()), inboxes)
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -84,15 +160,64 @@ impl Recorders {
         usize::from(shard.index()) % self.0.len()
     }
 
-    /// Hands a batch over, waiting while the recorder is behind. False: the node is going down, nothing is lost
+    /// Hands a batch over, waiting while the recorder is behind with this project or with all. False: the node is going down, nothing is lost
     /// because nothing is acked.
     pub(crate) async fn send(&self, recorder: usize, batch: Batch) -> bool {
-        self.0[recorder].send(batch).await.is_ok()
+        let entrance = &self.0[recorder];
+        match entrance.enter(batch).await {
+            Some(waiting) => entrance.sender.send(waiting).await.is_ok(),
+            None => false,
+        }
     }
 
     /// Hands over what a command of ours says of a task.
     pub(crate) async fn schedule(&self, project: ProjectId, sighting: Sighting) -> bool {
         let recorder = self.of(Shard::of_key(project, sighting.key));
         self.send(recorder, Batch { project, work: Work::Scheduled(Box::new(sighting)) }).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    fn batch(project: u8) -> Batch {
+        Batch { project: ProjectId::from_bytes([project; 16]), work: Work::Lost { tasks: Vec::new() } }
+    }
+
+    async fn send(recorders: &Recorders, project: u8) -> bool {
+        timeout(Duration::from_secs(1), recorders.send(0, batch(project))).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_project_without_a_place_waits_for_itself() {
+        let (recorders, mut inboxes) = Recorders::channels(1);
+        for _ in 0..PROJECT_BATCHES {
+            assert!(send(&recorders, 1).await);
+        }
+        assert!(!send(&recorders, 1).await, "a project has as many places as it wants");
+        assert!(send(&recorders, 2).await, "a project waits for another one");
+        let round = inboxes[0].next_round(2).await;
+        assert_eq!(round.iter().map(|batch| batch.project.bytes()[0]).collect::<Vec<_>>(), [1, 2]);
+        assert!(send(&recorders, 1).await, "what was taken has left its place");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_projects_together_have_so_many_places_and_no_more() {
+        let (recorders, _inboxes) = Recorders::channels(1);
+        let mut sent = 0;
+        'full: for project in 0..=u8::MAX {
+            for _ in 0..PROJECT_BATCHES {
+                if !send(&recorders, project).await {
+                    break 'full;
+                }
+                sent += 1;
+            }
+        }
+        assert_eq!(sent, INBOX_BATCHES);
     }
 }

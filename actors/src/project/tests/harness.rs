@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::project::{Heard, ProjectActor, ProjectHandle, ProjectKeys};
-use crate::recorder::{Batch, Recorders};
+use crate::recorder::{Inbox, Recorders};
 use crate::session::{CommandFrame, Sent, SessionFacts, SessionHandle, SessionMessage};
 
 pub(super) const PROJECT: ProjectId = ProjectId::from_bytes([7; 16]);
@@ -56,7 +56,7 @@ pub(super) struct Node {
     pub(super) clock: Clock,
     pub(super) project: ProjectHandle,
     /// What recorders were told.
-    pub(super) recorded: mpsc::Receiver<Batch>,
+    pub(super) recorded: Inbox,
     recorders: Recorders,
     supervisor: ActorRef<()>,
 }

@@ -6,6 +6,7 @@ use domain::id::address::Layout;
 use domain::ledger::entry::DeleteBegun;
 use domain::ledger::{Json, Kind, Proposal, Refusal};
 use domain::task::{Priority, State, Task, TaskRow};
+use futures_util::FutureExt as _;
 
 use super::harness::*;
 use crate::project::{Heard, IssueError, NoteError};
@@ -119,7 +120,9 @@ async fn told_of(body: &str, answer: Heard, status: Status) -> Option<(String, T
     worker.say(&frame, &claim, answer).await;
     node.until(issued.id, status).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let Work::Scheduled(sighting) = node.recorded.try_recv().ok()?.work else { panic!("other work") };
+    let Work::Scheduled(sighting) = node.recorded.next_round(1).now_or_never()?.pop()?.work else {
+        panic!("other work")
+    };
     let (engine, now) = (sighting.engine, node.clock.now());
     let task = Task::first(engine, &sighting.task_id, vec![sighting.report], Layout::Day, 86_400, now).unwrap();
     Some((sighting.task_id, task.row(PROJECT)))
