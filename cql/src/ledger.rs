@@ -7,6 +7,7 @@
 //! commands    list and detail of commands, frozen ids of bulk commands
 //! audit       entries as auditors read them
 //! open        projects with open commands
+//! note        one entry from a process without actors
 //! ```
 //!
 //! Entries are the truth. The other tables are caches of them: whoever folds an entry can write its rows again,
@@ -16,6 +17,7 @@ pub mod audit;
 pub mod commands;
 pub mod entries;
 pub mod head;
+pub mod note;
 pub mod open;
 pub mod projection;
 

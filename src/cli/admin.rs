@@ -8,11 +8,18 @@ use anyhow::{Context as _, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use cql::Store;
 use cql::accounts::{User, login, user};
+use cql::ledger::note::{Noted, note};
+use domain::command::{Actor, Source};
 use domain::id::UserId;
+use domain::ledger::{LedgerKey, Proposal};
+use domain::secret::KeyUse;
 
 use super::flags;
 use crate::config::{self, Config};
+use crate::edge::audit::{self, SYSTEM};
 use crate::edge::auth::password::{self, Passwords};
+use crate::edge::users;
+use crate::master;
 use crate::store::{self, Opened};
 
 const HELP: &str = "\
@@ -66,9 +73,12 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let Some(config) = super::settle(matches) else { return Ok(ExitCode::from(2)) };
     let opened = open(&config).await?;
     let (store, clock) = (opened.store.as_ref(), Clock::machine());
+    let master = master::load(&config)?;
+    master::check(store, &master, clock.now()).await?;
+    let desk = Desk { store, key: LedgerKey::new(master.site_key(KeyUse::Ledger, SYSTEM).as_bytes()), clock };
     let text = match verb {
-        "reset-password" => reset_password(store, &clock, matches).await?,
-        "create-user" => create_user(store, &clock, matches).await?,
+        "reset-password" => reset_password(&desk, matches).await?,
+        "create-user" => create_user(&desk, matches).await?,
         "list-users" => list_users(store).await?,
         other => bail!("unknown command {other}"),
     };
@@ -84,6 +94,31 @@ async fn open(config: &Config) -> anyhow::Result<Opened> {
     store::open_briefly(config)
         .await
         .context("the store is not available to this command; stop the server if one runs on it")
+}
+
+/// Where accounts are changed, and what it takes to note that in the system's chain.
+struct Desk<'a> {
+    store: &'a dyn Store,
+    key: LedgerKey,
+    clock: Clock,
+}
+
+impl Desk<'_> {
+    /// Notes that somebody at the machine gave a user a standing (contract D25). The change itself is done by now, and
+    /// a password that was made has to be shown: a note that is not written is only complained about.
+    async fn note(&self, user: &User, before: Option<&str>) {
+        let proposal = Proposal {
+            actor: Actor::System,
+            source: Source { ip: None, user_agent: Some("thalamus admin".to_owned()) },
+            kind: audit::role_changed(user.id, before, users::standing(user)),
+        };
+        let noted = note(self.store, SYSTEM, &self.key, &proposal, self.clock.now()).await;
+        match noted {
+            Ok(Noted::Done) => {}
+            Ok(Noted::Unknown) => super::complain("nobody can say whether this stands in the system's ledger"),
+            Err(error) => super::complain(&format!("this does not stand in the system's ledger: {error}")),
+        }
+    }
 }
 
 /// The password for a user, and whether it was made here.
@@ -109,10 +144,12 @@ fn told(what: &str, email: &str, password: &str, made: bool) -> String {
     if made { format!("{what} {email}\npassword {password}\n") } else { format!("{what} {email}\n") }
 }
 
-async fn reset_password(store: &dyn Store, clock: &Clock, matches: &ArgMatches) -> anyhow::Result<String> {
+async fn reset_password(desk: &Desk<'_>, matches: &ArgMatches) -> anyhow::Result<String> {
+    let (store, clock) = (desk.store, &desk.clock);
     let email = email(matches)?;
     let mut found = user::by_email(store, &email).await?.with_context(|| format!("there is no user {email}"))?;
     let (password, made) = new_password(matches)?;
+    let before = users::standing(&found);
     found.password_hash = Passwords::new().hash(&password).await?;
     found.is_active = true;
     found.updated_at = clock.now();
@@ -121,13 +158,14 @@ async fn reset_password(store: &dyn Store, clock: &Clock, matches: &ArgMatches) 
     for (hash, session) in login::of_user(store, found.id, clock.now()).await? {
         login::remove(store, &hash, &session).await?;
     }
+    desk.note(&found, before).await;
     Ok(told("new password for", &email, &password, made))
 }
 
-async fn create_user(store: &dyn Store, clock: &Clock, matches: &ArgMatches) -> anyhow::Result<String> {
+async fn create_user(desk: &Desk<'_>, matches: &ArgMatches) -> anyhow::Result<String> {
     let email = email(matches)?;
     let (password, made) = new_password(matches)?;
-    let now = clock.now();
+    let now = desk.clock.now();
     let new = User {
         id: UserId::mint(now),
         email: email.clone(),
@@ -141,7 +179,8 @@ async fn create_user(store: &dyn Store, clock: &Clock, matches: &ArgMatches) -> 
         created_at: now,
         updated_at: now,
     };
-    user::create(store, &new).await?;
+    user::create(desk.store, &new).await?;
+    desk.note(&new, None).await;
     Ok(told("created", &email, &password, made))
 }
 

@@ -71,7 +71,7 @@ impl From<&User> for UserView {
 }
 
 /// What the system chain calls an account's standing.
-fn standing(user: &User) -> Option<&'static str> {
+pub fn standing(user: &User) -> Option<&'static str> {
     match (user.is_active, user.is_admin) {
         (true, true) => Some("global_admin"),
         (true, false) => Some("user"),
