@@ -1,5 +1,6 @@
 //! Every task of one root, the first 500 by time (contract D11, M52 to M57).
 
+use std::collections::HashSet;
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -17,6 +18,8 @@ use crate::table::Table;
 pub const TREE_NODES_MAX: usize = 500;
 /// Rows read at once.
 const READS_MAX: usize = 32;
+/// Rows that one thread reads and derives; half of a large tree on a machine of two cores.
+const SHARE: usize = 128;
 
 /// A tree, in the order of `received_at`, then id.
 #[derive(Clone, Debug)]
@@ -62,27 +65,47 @@ impl Tasks {
             order: Order::Ascending,
             limit: TREE_NODES_MAX + 1,
         };
+        let mut known: HashSet<TaskId> = nodes.iter().map(|node| node.id).collect();
         let mut found = 0;
         loop {
             let page = self.store.scan(range.clone()).await?;
             let ids = page.iter().map(|row| member_id(&row.clustering)).collect::<Result<Vec<TaskId>>>()?;
-            for some in ids.chunks(READS_MAX) {
-                let rows = self.visible(project, root, some).await?;
-                found += rows.len();
-                for row in rows {
-                    if nodes.iter().all(|node| node.id != row.id) {
-                        nodes.push(row);
-                    }
-                }
-                if found > TREE_NODES_MAX {
-                    return Ok(());
+            for row in self.members_of(project, root, &ids).await? {
+                found += 1;
+                if known.insert(row.id) {
+                    nodes.push(row);
                 }
             }
             match page.last() {
-                Some(last) if page.len() >= range.limit => range = range.after(&last.clustering),
+                Some(last) if page.len() >= range.limit && found <= TREE_NODES_MAX => {
+                    range = range.after(&last.clustering);
+                }
                 Some(_) | None => return Ok(()),
             }
         }
+    }
+
+    /// The visible ones of a page of members; large ones are read on all cores.
+    async fn members_of(&self, project: ProjectId, root: &str, ids: &[TaskId]) -> Result<Vec<TaskRow>> {
+        let (here, elsewhere) = ids.split_at(ids.len().min(SHARE));
+        let spawn = |share: &[TaskId]| {
+            let (tasks, root, share) = (self.clone(), root.to_owned(), share.to_vec());
+            tokio::spawn(async move { tasks.share_of(project, &root, &share).await })
+        };
+        let shares: Vec<_> = elsewhere.chunks(SHARE).map(spawn).collect();
+        let mut rows = self.share_of(project, root, here).await?;
+        for share in shares {
+            rows.extend(share.await.map_err(|error| StoreError::Unavailable(Box::new(error)))??);
+        }
+        Ok(rows)
+    }
+
+    async fn share_of(&self, project: ProjectId, root: &str, ids: &[TaskId]) -> Result<Vec<TaskRow>> {
+        let mut rows = Vec::with_capacity(ids.len());
+        for some in ids.chunks(READS_MAX) {
+            rows.extend(self.visible(project, root, some).await?);
+        }
+        Ok(rows)
     }
 
     async fn visible(&self, project: ProjectId, root: &str, ids: &[TaskId]) -> Result<Vec<TaskRow>> {
