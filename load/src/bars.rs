@@ -74,6 +74,7 @@ pub(crate) const BARS: &[Bar] = &[
     Bar::most("  detail p50, ms", "rest", "detail p50", 3.0, "1"),
     Bar::most("  tree of 500 p50, ms", "rest", "tree p50", 3.0, "1"),
     Bar::most("  first page by state p50, ms", "rest", "list, failed only p50", 3.0, "1"),
+    Bar::most("  first page of what runs p50, ms", "rest", "list, started only p50", 3.0, "1"),
     Bar::most("  first page by queue p50, ms", "rest", "list, one queue p50", 3.0, "1"),
     Bar::most("  first page by a rare queue p50, ms", "rest", "list, a rare queue p50", 3.0, "1"),
     Bar::least("CSV export, rows/s", "export-csv", "rows per second", 300_000.0, "600 000"),

@@ -51,6 +51,7 @@ pub(crate) async fn run(reads: &Reads) -> Result<String> {
     let kinds = [
         ("list", vec![format!("/tasks?limit={limit}")]),
         ("list, failed only", vec![format!("/tasks?limit={limit}&state=failure")]),
+        ("list, started only", vec![format!("/tasks?limit={limit}&state=started")]),
         ("list, one queue", vec![format!("/tasks?limit={limit}&queue={QUEUE}")]),
         ("list, a rare queue", vec![format!("/tasks?limit={limit}&queue={RARE_QUEUE}")]),
         ("second page", second_page(&page, limit)),
