@@ -9,6 +9,7 @@
 pub(crate) mod ack;
 mod counters;
 mod inbox;
+mod marks;
 mod memory;
 mod queue;
 mod round;
@@ -25,6 +26,7 @@ use tokio::sync::Mutex;
 pub(crate) use ack::{Ack, AckSink, Acks, Tally, Ticket};
 use counters::Counters;
 pub(crate) use inbox::{Batch, Deletions, Inbox, Item, Recorders, Seen, Work};
+use marks::Marks;
 use memory::Memory;
 use round::Round;
 
@@ -64,6 +66,7 @@ pub(crate) struct State {
     wiring: Wiring,
     memory: Memory,
     counters: Counters,
+    marks: Marks,
     meters: RecorderMeters,
 }
 
@@ -78,6 +81,7 @@ impl Actor for Recorder {
             wiring,
             memory: Memory::default(),
             counters: Counters::default(),
+            marks: Marks::default(),
             meters: RecorderMeters::default(),
         })
     }
@@ -89,7 +93,8 @@ impl Actor for Recorder {
             myself.stop(Some("every sender is gone".to_owned()));
             return Ok(());
         }
-        Round::new(&state.wiring, &mut state.memory, &mut state.counters, &mut state.meters).run(batches).await;
+        let State { wiring, memory, counters, marks, meters } = state;
+        Round::new(wiring, memory, counters, marks, meters).run(batches).await;
         state.memory.evict(state.wiring.clock.now());
         myself.cast(Next(()))?;
         Ok(())

@@ -67,10 +67,14 @@ pub enum Table {
     WebSessionOfUser = 30,
     /// (project, agent) | time -> status snapshots of an agent.
     AgentStatus = 31,
+    /// (project, layout, bucket, sub, mark) | zone, nonce -> ids of tasks whose rows got what the mark says.
+    TaskMark = 32,
+    /// (project) | what, slot, recorder, writer -> ids of open tasks, and from which id on tasks are marked.
+    TaskOpen = 33,
 }
 
 impl Table {
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         Self::Task,
         Self::TaskAt,
         Self::TaskRoot,
@@ -101,6 +105,8 @@ impl Table {
         Self::AgentWorker,
         Self::WebSessionOfUser,
         Self::AgentStatus,
+        Self::TaskMark,
+        Self::TaskOpen,
     ];
 
     pub const fn tag(self) -> u8 {
@@ -140,6 +146,8 @@ impl Table {
             Self::AgentWorker => "agent_worker",
             Self::WebSessionOfUser => "web_session_of_user",
             Self::AgentStatus => "agent_status",
+            Self::TaskMark => "task_mark",
+            Self::TaskOpen => "task_open",
         }
     }
 
@@ -148,7 +156,7 @@ impl Table {
     pub const fn lead(self) -> Option<usize> {
         match self {
             // project and layout
-            Self::Task => Some(17),
+            Self::Task | Self::TaskMark => Some(17),
             Self::Segment | Self::Command | Self::Stat | Self::DeadLetter => Some(16),
             // The time is in the clustering key.
             Self::AgentStatus => Some(usize::MAX),
@@ -175,7 +183,8 @@ impl Table {
             | Self::Setting
             | Self::Unique
             | Self::AgentWorker
-            | Self::WebSessionOfUser => None,
+            | Self::WebSessionOfUser
+            | Self::TaskOpen => None,
         }
     }
 

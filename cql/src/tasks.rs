@@ -1,9 +1,13 @@
 //! The task tables: where a task lies, its rows, trees and segments, and the plans that read them.
 //!
 //! ```text
-//! key      keys of the four tables
+//! key      keys of the six tables
 //! keep     the recorder's side: locate, load, first sight, rewrite
-//! walk     rows by id, newest first, over all partitions of a project
+//! mark     and what tasks are found by: marks, lists of open tasks
+//! walk     tasks by id, newest first, as far as a filter admits them
+//! rows     ... by reading all rows, over all partitions of a project
+//! marked   ... by reading those that marks name
+//! segments which partitions there are
 //! read     list, count, detail, events, selection
 //! export   the same walk in pages, as long as it takes
 //! tree     every task of one root
@@ -15,7 +19,11 @@
 mod export;
 mod keep;
 mod key;
+mod mark;
+mod marked;
 mod read;
+mod rows;
+mod segments;
 mod tree;
 mod walk;
 
@@ -29,6 +37,7 @@ use domain::time::Timestamp;
 
 pub use self::export::Export;
 pub use self::keep::{Found, taken_by};
+pub use self::key::Slot;
 pub use self::read::{EventPage, TaskPage};
 pub use self::tree::{TREE_NODES_MAX, Tree};
 pub use self::walk::Walk;
@@ -46,6 +55,11 @@ impl Tasks {
     /// `writer` 0 says that there is no other: the embedded store. A cluster's writers are its recorder epochs.
     pub fn new(store: Arc<dyn Store>, writer: u64, retention_secs: i64) -> Self {
         Self { store, writer, retention_secs }
+    }
+
+    /// Whether nobody else writes rows of tasks.
+    pub const fn is_alone(&self) -> bool {
+        self.writer == 0
     }
 
     pub const fn retention_secs(&self) -> i64 {

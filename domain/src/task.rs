@@ -10,6 +10,7 @@
 //! derive     R2: what follows from the groups                exception `Type: message` of six engines
 //! stored     the stored value: record, unite, encode         header    what a scan reads of it
 //! row        what a reader sees: rows and events             filter    which rows a reader wants
+//! mark       what a task can be found by
 //! ```
 
 mod body;
@@ -20,6 +21,7 @@ mod group;
 mod header;
 mod kind;
 mod limit;
+mod mark;
 mod pack;
 mod priority;
 mod report;
@@ -35,6 +37,7 @@ mod traces;
 pub use filter::{Filter, Prepared};
 pub use header::{BadValue, Header};
 pub use kind::Kind;
+pub use mark::Mark;
 pub use priority::{Priority, PrioritySet, UnknownPriority};
 pub(crate) use report::hash64;
 pub use report::{EventFields, Report, Reporter, Sighting, TASK_ID_CHARS_MAX, Unstorable};

@@ -24,6 +24,8 @@ pub(super) struct Memory {
 
 struct Held {
     task: Task,
+    /// Other writers wrote of it as well.
+    is_shared: bool,
     touched_at: Timestamp,
 }
 
@@ -44,7 +46,16 @@ impl Memory {
     }
 
     pub(super) fn insert(&mut self, key: Key, task: Task, now: Timestamp) {
-        self.tasks.insert(key, Held { task, touched_at: now });
+        self.tasks.insert(key, Held { task, is_shared: false, touched_at: now });
+    }
+
+    /// A task of which other writers wrote as well.
+    pub(super) fn insert_shared(&mut self, key: Key, task: Task, now: Timestamp) {
+        self.tasks.insert(key, Held { task, is_shared: true, touched_at: now });
+    }
+
+    pub(super) fn is_shared(&self, key: &Key) -> bool {
+        self.tasks.get(key).is_some_and(|held| held.is_shared)
     }
 
     /// What is in memory may differ from the store: read it again next time.

@@ -21,6 +21,7 @@ use crate::changes::Topic;
 use crate::meters::{self, RecorderMeters};
 
 use super::counters::Counters;
+use super::marks::{Marks, Moved};
 use super::memory::{Key, Memory};
 use super::{Ack, AckSink, Batch, Deletions, Seen, Wiring, Work};
 
@@ -31,6 +32,7 @@ pub(super) struct Round<'a> {
     wiring: &'a Wiring,
     memory: &'a mut Memory,
     counters: &'a mut Counters,
+    marks: &'a mut Marks,
     meters: &'a mut RecorderMeters,
     now: Timestamp,
     /// Tasks that no commit holds yet, with what was heard of them.
@@ -85,6 +87,7 @@ impl<'a> Round<'a> {
         wiring: &'a Wiring,
         memory: &'a mut Memory,
         counters: &'a mut Counters,
+        marks: &'a mut Marks,
         meters: &'a mut RecorderMeters,
     ) -> Self {
         let now = wiring.clock.now();
@@ -92,6 +95,7 @@ impl<'a> Round<'a> {
             wiring,
             memory,
             counters,
+            marks,
             meters,
             now,
             first: HashMap::new(),
@@ -186,6 +190,7 @@ impl<'a> Round<'a> {
         while let Some((key, answer)) = found.next().await {
             match answer {
                 Ok(Found::Known(task)) => self.memory.insert(key, *task, self.now),
+                Ok(Found::Shared(task)) => self.memory.insert_shared(key, *task, self.now),
                 Ok(Found::Placed(id)) => drop(self.placed.insert(key, id)),
                 Ok(Found::Unknown) => {}
                 Err(error) => {
@@ -272,15 +277,28 @@ impl<'a> Round<'a> {
     async fn commit(&mut self) -> bool {
         let Claims { keys, fresh, mut commits } = self.claims();
         let mut writes = std::mem::take(&mut self.aside);
-        let mut moves = Vec::new();
+        let (mut moves, mut moved) = (Vec::new(), Vec::new());
         for (key, task) in keys.iter().zip(&fresh) {
             moves.extend(stats::changes(task.id(), None, &Contribution::of(task)).into_iter().map(|by| (key.0, by)));
+            moved.push(Moved::first(key.0, task, false));
         }
         for (key, before) in &self.touched {
             if let Some(task) = self.memory.get(key) {
-                let moved = stats::changes(task.id(), before.as_ref(), &Contribution::of(task));
-                moves.extend(moved.into_iter().map(|by| (key.0, by)));
+                let changes = stats::changes(task.id(), before.as_ref(), &Contribution::of(task));
+                moves.extend(changes.into_iter().map(|by| (key.0, by)));
+                let before = before.as_ref().map(|before| *before.header());
+                moved.push(Moved { before, ..Moved::first(key.0, task, self.memory.is_shared(key)) });
                 writes.extend(self.rows(key, task, before.is_none()));
+            }
+        }
+        // Before the counters, which follow whatever becomes durable.
+        match self.mark(&moved).await {
+            Ok(marks) => writes.extend(marks),
+            Err(error) => {
+                self.complain(&error, "tasks not marked, their events wait");
+                self.failed.extend(keys);
+                self.abandon();
+                return false;
             }
         }
         match self.counters.apply(&*self.wiring.store, self.wiring.counter, moves).await {
@@ -304,11 +322,7 @@ impl<'a> Round<'a> {
             }
         };
         if !written {
-            self.counters.forget();
-            for (key, _) in self.touched.drain() {
-                self.memory.forget(&key);
-                self.failed.insert(key);
-            }
+            self.abandon();
         }
         for (key, before) in &self.touched {
             if let Some(task) = self.memory.get(key) {
@@ -318,7 +332,32 @@ impl<'a> Round<'a> {
         for ((key, task), outcome) in keys.into_iter().zip(fresh).zip(outcomes) {
             self.settle_claim(key, task, outcome).await;
         }
+        if written {
+            self.marks.settle(&self.wiring.tasks, &*self.wiring.store, self.wiring.counter.recorder).await;
+        }
         written
+    }
+
+    /// What tasks are found by. On a cluster it is durable when this returns: rows become durable one by one, and
+    /// none may before its marks. On the embedded store it has to be written in the batch of the rows.
+    async fn mark(&mut self, moved: &[Moved]) -> Result<Vec<Write>, StoreError> {
+        let Wiring { tasks, store, counter, .. } = self.wiring;
+        let writes = self.marks.apply(tasks, counter.recorder, moved, self.now).await?;
+        if tasks.is_alone() {
+            return Ok(writes);
+        }
+        store.write(writes).await?;
+        Ok(Vec::new())
+    }
+
+    /// The known tasks of this round did not become durable.
+    fn abandon(&mut self) {
+        self.counters.forget();
+        self.marks.forget(&self.wiring.tasks);
+        for (key, _) in self.touched.drain() {
+            self.memory.forget(&key);
+            self.failed.insert(key);
+        }
     }
 
     /// The tasks seen for the first time, and the commits that claim their ids. What is too old to be kept is
@@ -333,9 +372,16 @@ impl<'a> Round<'a> {
                 continue;
             };
             if let Some(id) = self.placed.remove(&key) {
-                self.memory.insert(key, task.moved_to(id), self.now);
+                let task = task.moved_to(id);
+                // Whoever placed it may be about to write its row.
+                if tasks.is_alone() {
+                    self.memory.insert(key, task, self.now);
+                } else {
+                    self.memory.insert_shared(key, task, self.now);
+                }
                 self.touched.insert(key, None);
-            } else if let Some(commit) = tasks.first_sight(key.0, &task, self.now) {
+            } else if let Some(mut commit) = tasks.first_sight(key.0, &task, self.now) {
+                self.marks.trim(key.0, task.id(), &mut commit.follow);
                 claims.commits.push(commit);
                 claims.keys.push(key);
                 claims.fresh.push(task);
@@ -366,7 +412,12 @@ impl<'a> Round<'a> {
 
     async fn settle_claim(&mut self, key: Key, task: Task, outcome: Result<Committed, StoreError>) {
         let settled = match outcome {
-            Ok(Committed::Done) => Ok(Some(task)),
+            Ok(Committed::Done) => {
+                self.meters.task(key.0, None, &task);
+                self.marks.note(key.0, task.id());
+                self.memory.insert(key, task, self.now);
+                return;
+            }
             Ok(Committed::Lost(rows)) => match tasks::taken_by(&rows) {
                 Ok(id) => self.join_winner(key, task, id).await.map(Some),
                 Err(error) => Err(error),
@@ -377,26 +428,29 @@ impl<'a> Round<'a> {
         match settled {
             Ok(Some(task)) => {
                 self.meters.task(key.0, None, &task);
-                self.memory.insert(key, task, self.now);
+                self.memory.insert_shared(key, task, self.now);
                 return;
             }
             Ok(None) => {}
             Err(error) => self.complain(&error, "task not durable, its events wait"),
         }
         self.counters.forget();
+        self.marks.forget(&self.wiring.tasks);
         self.failed.insert(key);
     }
 
     /// Another first commit won: what was heard here goes under the winner's id (I-2).
-    async fn join_winner(&self, key: Key, mine: Task, id: TaskId) -> Result<Task, StoreError> {
-        let tasks = &self.wiring.tasks;
+    async fn join_winner(&mut self, key: Key, mine: Task, id: TaskId) -> Result<Task, StoreError> {
+        let Wiring { tasks, store, .. } = self.wiring;
+        self.marks.withdraw(key.0, mine.id());
         let mut task = mine.moved_to(id);
         if let Some(theirs) = tasks.load(key.0, id).await? {
             task.unite(theirs);
         }
-        let rows = tasks.rows(key.0, &task, self.now).unwrap_or_default();
+        let mut rows = self.mark(&[Moved::first(key.0, &task, true)]).await?;
+        rows.extend(tasks.rows(key.0, &task, self.now).unwrap_or_default());
         if !rows.is_empty() {
-            self.wiring.store.write(rows).await?;
+            store.write(rows).await?;
         }
         Ok(task)
     }

@@ -1,5 +1,7 @@
 //! The recorder's promises, on the memory engine: acked means durable, whatever fails, restarts or races.
 
+mod marks;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;

@@ -316,8 +316,10 @@ fn encode(commit: &Commit, now: u32) -> Result<EncodedCommit> {
 
 /// Events wait behind everything else: they come in crowds, and agents send them again.
 fn line(mut tables: impl Iterator<Item = Table>) -> Line {
-    let of_events =
-        |table| matches!(table, Table::Task | Table::TaskAt | Table::TaskRoot | Table::Segment | Table::Stat);
+    let of_events = |table| {
+        use Table::{Segment, Stat, Task, TaskAt, TaskMark, TaskOpen, TaskRoot};
+        matches!(table, Task | TaskAt | TaskRoot | Segment | Stat | TaskMark | TaskOpen)
+    };
     if tables.all(of_events) { Line::Second } else { Line::First }
 }
 

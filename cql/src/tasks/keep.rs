@@ -32,6 +32,8 @@ pub enum Found {
     /// It has its id, but no row is there yet or any more: write it with [`Tasks::rows`] under this id.
     Placed(TaskId),
     Known(Box<Task>),
+    /// Known, and others wrote of it as well.
+    Shared(Box<Task>),
 }
 
 impl Tasks {
@@ -43,22 +45,34 @@ impl Tasks {
 
     /// Everything that was ever heard of a task, by all writers.
     pub async fn load(&self, project: ProjectId, id: TaskId) -> Result<Option<Task>> {
-        if self.writer == 0 {
-            let value = self.store.get(&key::task(project, id, 0)).await?;
-            return value.map(|value| decode(id, &value)).transpose();
+        unite(id, self.values(project, id).await?.iter())
+    }
+
+    /// The values of a task's rows, one of each writer.
+    pub(super) async fn values(&self, project: ProjectId, id: TaskId) -> Result<Vec<Bytes>> {
+        if self.is_alone() {
+            return Ok(self.store.get(&key::task(project, id, 0)).await?.into_iter().collect());
         }
-        let rows = self.store.scan(key::task_rows(project, id)).await?;
-        unite(id, rows.iter().map(|row| &row.value))
+        Ok(self.store.scan(key::task_rows(project, id)).await?.into_iter().map(|row| row.value).collect())
     }
 
     /// Locates and loads.
     pub async fn find(&self, project: ProjectId, key: TaskKey) -> Result<Found> {
         Ok(match self.locate(project, key).await? {
             None => Found::Unknown,
-            Some(id) => match self.load(project, id).await? {
+            Some(id) if self.is_alone() => match self.load(project, id).await? {
                 None => Found::Placed(id),
                 Some(task) => Found::Known(Box::new(task)),
             },
+            Some(id) => {
+                let rows = self.store.scan(key::task_rows(project, id)).await?;
+                let mine = key::task(project, id, self.writer).clustering;
+                match unite(id, rows.iter().map(|row| &row.value))? {
+                    None => Found::Placed(id),
+                    Some(task) if rows.iter().all(|row| row.clustering == mine) => Found::Known(Box::new(task)),
+                    Some(task) => Found::Shared(Box::new(task)),
+                }
+            }
         })
     }
 
@@ -96,7 +110,7 @@ impl Tasks {
         Some(Write::put(key::task_root(project, &root, task.id()), EXISTS).with_ttl(Some(ttl)))
     }
 
-    /// Says that the partition of an id exists. Needed once per partition and recorder.
+    /// Says that the partition of an id exists. Needed once per partition.
     pub fn segment(&self, project: ProjectId, id: TaskId, now: Timestamp) -> Option<Write> {
         let segment = Segment::of(id);
         let end = Timestamp::from_millis(segment.end_ms as i64);
@@ -105,7 +119,7 @@ impl Tasks {
     }
 
     /// What is left of a row's life: retention less age.
-    fn ttl(&self, id: TaskId, grace_secs: i64, now: Timestamp) -> Option<Ttl> {
+    pub(super) fn ttl(&self, id: TaskId, grace_secs: i64, now: Timestamp) -> Option<Ttl> {
         seconds(id.received_at().plus_secs(self.retention_secs + grace_secs).since(now) / 1_000_000)
     }
 }

@@ -5,7 +5,14 @@
 //! task_at    project (16) | task key (16)                       ||  claim (8), always 0
 //! task_root  project (16) | root key (16)                       ||  id (16)
 //! segment    project (16) | day (8)                             ||  end of the bucket in ms (8) | layout (1) | sub (1)
+//! task_mark  partition of the task | mark (9)                   ||  complement of the zone (6) | nonce (16)
+//! task_open  project (16)                                       ||  0 since which id tasks are marked
+//!                                                               ||  1 | recorder (2) | writer (8): has slots here
+//!                                                               ||  2 | slot (1) | recorder (2) | writer (8)
 //! ```
+//!
+//! A zone is 128 ms of ids: all marks of a zone are read before the first is used. A slot is a zone modulo 32, so
+//! that tasks that are open at one time and were received at one time share a row.
 //!
 //! A segment's clustering key begins with the end of its bucket, not its number: of two overlapping buckets of
 //! different layouts a walk from the newest task must open the one first that ends later.
@@ -13,8 +20,9 @@
 use std::ops::Bound;
 
 use bytes::Bytes;
-use domain::id::ProjectId;
 use domain::id::address::{Bucket, Layout, TaskId, TaskKey};
+use domain::id::{EventId, ProjectId};
+use domain::task::Mark;
 use domain::time::Timestamp;
 use sha2::{Digest, Sha256};
 
@@ -111,6 +119,103 @@ pub(super) fn segment_partition(project: ProjectId, day: u64) -> Bytes {
     joined([&project.bytes(), &day.to_be_bytes()])
 }
 
+/// What all ids of a few milliseconds have in common; zones order as their ids do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Zone(u64);
+
+impl Zone {
+    const BITS: u32 = 7;
+
+    pub(super) fn of(id: TaskId) -> Self {
+        Self(millis(id) >> Self::BITS)
+    }
+
+    /// Its first millisecond.
+    pub(super) const fn start_ms(self) -> u64 {
+        self.0 << Self::BITS
+    }
+
+    /// The complement: the newest zone comes first, and engines read forward faster than back.
+    pub(super) fn bytes(self) -> [u8; 6] {
+        let [_, _, bytes @ ..] = (!self.0).to_be_bytes();
+        bytes
+    }
+
+    /// The zone in a clustering key of `TaskMark`.
+    pub(super) fn read(clustering: &[u8]) -> Result<Self, StoreError> {
+        match (clustering.len(), clustering.first_chunk::<6>()) {
+            (22, Some(zone)) => Ok(Self(zone.iter().fold(0, |number, byte| number << 8 | u64::from(!*byte)))),
+            _ => Err(StoreError::Corrupt { what: "task mark key" }),
+        }
+    }
+}
+
+/// The tasks of a bucket that were marked with one thing.
+pub(super) fn mark_partition(project: ProjectId, bucket: Bucket, mark: Mark) -> Bytes {
+    joined([&partition(project, bucket), &mark.bytes()])
+}
+
+pub(super) fn mark(project: ProjectId, bucket: Bucket, mark: Mark, zone: Zone, nonce: EventId) -> Key {
+    let clustering = joined([&zone.bytes(), &nonce.bytes()]);
+    Key::new(Table::TaskMark, mark_partition(project, bucket, mark), clustering)
+}
+
+/// One of the rows in which a recorder keeps the ids of open tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot(u8);
+
+impl Slot {
+    const COUNT: u8 = 32;
+
+    /// Where a task is listed while it is open.
+    pub fn of(id: TaskId) -> Self {
+        Self((Zone::of(id).0 % u64::from(Self::COUNT)) as u8)
+    }
+
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        (0..Self::COUNT).map(Self)
+    }
+}
+
+const SINCE: u8 = 0;
+const LISTER: u8 = 1;
+const SLOT: u8 = 2;
+
+pub(super) fn open_partition(project: ProjectId) -> Bytes {
+    joined([&project.bytes()])
+}
+
+pub(super) fn marked_since(project: ProjectId) -> Key {
+    Key::new(Table::TaskOpen, open_partition(project), joined([&[SINCE]]))
+}
+
+/// Says that a recorder has slots.
+pub(super) fn lister(project: ProjectId, recorder: u16, writer: u64) -> Key {
+    let clustering = joined([&[LISTER], &recorder.to_be_bytes(), &writer.to_be_bytes()]);
+    Key::new(Table::TaskOpen, open_partition(project), clustering)
+}
+
+/// First and last but one clustering key of the rows above.
+pub(super) const LISTERS: (&[u8], &[u8]) = (&[LISTER], &[SLOT]);
+/// Of all slots.
+pub(super) const SLOTS: (&[u8], &[u8]) = (&[SLOT], &[SLOT + 1]);
+
+/// Recorder and writer in a clustering key of either kind.
+pub(super) fn lister_of(clustering: &[u8]) -> Result<(u16, u64), StoreError> {
+    match clustering {
+        [LISTER, r0, r1, writer @ ..] if writer.len() == 8 => {
+            let writer = writer.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+            Ok((u16::from_be_bytes([*r0, *r1]), writer))
+        }
+        _ => Err(StoreError::Corrupt { what: "task open key" }),
+    }
+}
+
+pub(super) fn slot(project: ProjectId, slot: Slot, recorder: u16, writer: u64) -> Key {
+    let clustering = joined([&[SLOT], &[slot.0], &recorder.to_be_bytes(), &writer.to_be_bytes()]);
+    Key::new(Table::TaskOpen, open_partition(project), clustering)
+}
+
 /// The day of an instant, counted from the Unix epoch.
 pub(super) fn day(at: Timestamp) -> u64 {
     at.millis().max(0) as u64 / DAY_MS
@@ -159,6 +264,41 @@ mod tests {
             hexed(task_root(project, "root", id(Layout::Day))),
             "070707070707070707070707070707073c06f9a65725af605261f636672c9620 019d9629927b7209017fbfd01ee0ac1f"
         );
+    }
+
+    #[test]
+    fn the_keys_of_marks_are_for_ever() {
+        let project = ProjectId::from_bytes([7; 16]);
+        let at = Timestamp::from_micros(1_776_340_800_123_456);
+        let id = TaskId::new(at, Layout::Hour, TaskKey::new(Engine::Celery, "9d2c"));
+        let hexed = |key: Key| format!("{} {}", hex::encode(key.partition), hex::encode(key.clustering));
+        let nonce = EventId::from_bytes([9; 16]);
+        let key = mark(project, id.bucket(), Mark::Queue(0x0102), Zone::of(id), nonce);
+        assert_eq!(Zone::read(&key.clustering).unwrap(), Zone::of(id));
+        assert_eq!(
+            hexed(key),
+            concat!(
+                "07070707070707070707070707070707",
+                "01000000000007877400",
+                "010000000000000102 fffcc4d3acdb09090909090909090909090909090909"
+            )
+        );
+        let project_hex = "07070707070707070707070707070707";
+        assert_eq!(hexed(marked_since(project)), format!("{project_hex} 00"));
+        assert_eq!(hexed(lister(project, 3, 9)), format!("{project_hex} 0100030000000000000009"));
+        assert_eq!(hexed(slot(project, Slot::of(id), 3, 9)), format!("{project_hex} 020400030000000000000009"));
+        assert_eq!(lister_of(&lister(project, 3, 9).clustering).unwrap(), (3, 9));
+        assert!(lister_of(&[LISTER; 4]).is_err() && Zone::read(&[0; 21]).is_err());
+    }
+
+    #[test]
+    fn zones_order_newest_first_and_spread_over_all_slots() {
+        let id = |ms| TaskId::new(Timestamp::from_millis(ms), Layout::Day, TaskKey::from_bytes([3; 16]));
+        let ids: Vec<TaskId> = (0..64).map(|n| id(1_776_340_800_000 + 128 * n)).collect();
+        assert!(ids.windows(2).all(|pair| Zone::of(pair[0]) < Zone::of(pair[1])));
+        assert!(ids.windows(2).all(|pair| Zone::of(pair[0]).bytes() > Zone::of(pair[1]).bytes()));
+        let slots: std::collections::BTreeSet<Slot> = ids.iter().map(|id| Slot::of(*id)).collect();
+        assert!(slots.into_iter().eq(Slot::all()));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The task tables on the memory engine and on fjall.
 
+mod marks;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -243,7 +245,8 @@ async fn rows_of_several_writers_are_united_before_they_are_filtered() {
     let row = two.detail(PROJECT, Engine::Rq, "t-7").await.unwrap().unwrap();
     assert_eq!((row.id, row.state, row.queue.as_deref()), (ids[7], State::Succeeded, Some("q")));
     // A deletion by one writer hides the task for all.
-    let Found::Known(mut task) = two.find(PROJECT, TaskKey::new(Engine::Rq, "t-7")).await.unwrap() else { panic!() };
+    let found = two.find(PROJECT, TaskKey::new(Engine::Rq, "t-7")).await.unwrap();
+    let Found::Shared(mut task) = found else { panic!("{found:?}") };
     task.record(Report::deleted(EventId::mint(now()), now()), now());
     two.store.write(vec![two.rewrite(PROJECT, &task, now()).unwrap()]).await.unwrap();
     assert!(one.detail(PROJECT, Engine::Rq, "t-7").await.unwrap().is_none());

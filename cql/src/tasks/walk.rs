@@ -1,54 +1,52 @@
-//! Rows of a project by id, newest first.
+//! Tasks of a project by id, newest first, as far as a filter admits them.
 //!
-//! Segments say which partitions exist. They come in the order of their ends, so a partition need not be opened
-//! before the walk has come down to its end; partitions that overlap in time are merged by id. Rows of equal id
-//! lie side by side in one partition and are united before anyone looks at them.
+//! A walk reads all rows, or only those that marks and lists of open tasks name; either way it looks at each row
+//! before it shows it, so both show the same. Where the project's rows are not marked, and where most rows
+//! match anyway, it reads all of them.
 
 use std::collections::VecDeque;
-use std::ops::Bound;
 
 use bytes::Bytes;
 use domain::id::ProjectId;
 use domain::id::address::TaskId;
 use domain::task::{Header, Prepared, Task, TaskRow};
 use domain::time::Timestamp;
-use futures_util::future::try_join_all;
 
-use super::key::{self, Segment};
+use super::marked::Marked;
+use super::rows::{Rows, Stretch};
 use super::{Tasks, keep};
-use crate::store::{Order, Range, Result, Row, Store, StoreError};
-use crate::table::Table;
+use crate::store::{Result, StoreError};
 
-/// Segments per page.
-const SEGMENTS: usize = 256;
-/// Days of segments read at once when the first had too few.
-const DAYS_MAX: u64 = 8;
-/// Partitions read at once.
-const READS_MAX: usize = 32;
 /// Rows of a page when a filter may refuse most of them.
 const PAGE_MAX: usize = 500;
 const PAGE_MIN: usize = 16;
+/// Who wants more rows than this first looks at some, to see whether many match.
+const PROBE_ABOVE: usize = 200;
+const PROBE_ROWS: usize = 128;
+/// A row that is named costs as much as so many that are walked over.
+const NAMED_COST: usize = 8;
 
 /// A walk over the visible tasks that a filter admits.
 pub struct Walk<'a> {
-    store: &'a dyn Store,
+    tasks: &'a Tasks,
     project: ProjectId,
     filter: Prepared<'a>,
-    /// Smallest id of interest.
-    lower: TaskId,
-    /// Greatest id of interest, and whether it is itself.
-    upper: (TaskId, bool),
-    segments: Segments<'a>,
-    open: Vec<Partition>,
-    page: usize,
+    now: Timestamp,
+    ids: Stretch,
+    wanted: usize,
+    plan: Plan<'a>,
     looked_at: u64,
 }
 
-/// One partition, from the walk's place down.
-struct Partition {
-    rows: VecDeque<Row>,
-    /// What is not read yet.
-    rest: Option<Range>,
+/// A task's id, and the values of its rows, one for each of its writers.
+pub(super) type Stored = (TaskId, Vec<Bytes>);
+
+enum Plan<'a> {
+    Undecided,
+    /// First what was read to decide, then the rest.
+    Rows(VecDeque<Stored>, Box<Rows<'a>>),
+    /// As far back as rows are marked, then all.
+    Marked(Box<Marked<'a>>),
 }
 
 impl Tasks {
@@ -67,22 +65,12 @@ impl Tasks {
         let newest = TaskId::ceiling(now.plus_secs(86_400));
         let (lower, upper) = (lower.max(oldest), upper.min(newest));
         let upper = after.filter(|after| *after <= upper).map_or((upper, true), |after| (after, false));
-        let page = if filter.is_everything() { wanted } else { wanted.saturating_mul(4) };
-        Walk {
-            store: &*self.store,
-            project,
-            filter,
-            lower,
-            upper,
-            segments: Segments::new(&*self.store, project, lower, upper.0),
-            open: Vec::new(),
-            page: page.saturating_add(1).clamp(PAGE_MIN, PAGE_MAX),
-            looked_at: 0,
-        }
+        let ids = Stretch { lower, upper };
+        Walk { tasks: self, project, filter, now, ids, wanted, plan: Plan::Undecided, looked_at: 0 }
     }
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
     /// The next visible row that the filter admits.
     pub async fn next_row(&mut self) -> Result<Option<TaskRow>> {
         while let Some((id, values)) = self.next_values().await? {
@@ -113,6 +101,11 @@ impl Walk<'_> {
         Ok(None)
     }
 
+    /// The next id that a row is stored under, hidden or not.
+    pub(super) async fn next_stored(&mut self) -> Result<Option<TaskId>> {
+        Ok(self.next_values().await?.map(|(id, _)| id))
+    }
+
     /// How many tasks the walk has looked at, admitted or not.
     pub const fn looked_at(&self) -> u64 {
         self.looked_at
@@ -139,185 +132,52 @@ impl Walk<'_> {
         Ok(task.filter(|task| self.filter.admits_header(task.header())))
     }
 
-    /// The values of the next id, one for each of its writers.
-    async fn next_values(&mut self) -> Result<Option<(TaskId, Vec<Bytes>)>> {
+    async fn next_values(&mut self) -> Result<Option<Stored>> {
         loop {
-            self.refill().await?;
-            let head = self.newest()?;
-            let due = self.segments.due(head.map(|(_, id)| key::millis(id))).await?;
-            if !due.is_empty() {
-                for segment in due {
-                    let rest = self.range(&segment);
-                    self.open.push(Partition { rows: VecDeque::new(), rest: Some(rest) });
+            let next = match &mut self.plan {
+                Plan::Undecided => {
+                    self.plan = self.decide().await?;
+                    continue;
                 }
-                continue;
-            }
-            let Some((place, id)) = head else { return Ok(None) };
-            self.looked_at += 1;
-            return Ok(Some((id, self.take(place, id).await?)));
-        }
-    }
-
-    /// Reads a page of every open partition that has run out, and drops those that have ended.
-    async fn refill(&mut self) -> Result<()> {
-        let mut dry: Vec<&mut Partition> =
-            self.open.iter_mut().filter(|partition| partition.rows.is_empty() && partition.rest.is_some()).collect();
-        for some in dry.chunks_mut(READS_MAX) {
-            try_join_all(some.iter_mut().map(|partition| partition.read(self.store))).await?;
-        }
-        self.open.retain(|partition| !partition.rows.is_empty() || partition.rest.is_some());
-        Ok(())
-    }
-
-    /// The open partition with the greatest id in front.
-    fn newest(&self) -> Result<Option<(usize, TaskId)>> {
-        let mut newest: Option<(usize, TaskId)> = None;
-        for (place, partition) in self.open.iter().enumerate() {
-            let Some(row) = partition.rows.front() else { continue };
-            let id = key::task_id(&row.clustering)?;
-            if newest.is_none_or(|(_, best)| id > best) {
-                newest = Some((place, id));
-            }
-        }
-        Ok(newest)
-    }
-
-    async fn take(&mut self, place: usize, id: TaskId) -> Result<Vec<Bytes>> {
-        let partition = &mut self.open[place];
-        let mut values = Vec::with_capacity(1);
-        loop {
-            while let Some(row) = partition.rows.front() {
-                if key::task_id(&row.clustering)? != id {
-                    return Ok(values);
-                }
-                values.extend(partition.rows.pop_front().map(|row| row.value));
-            }
-            // The page may have ended between two writers' rows.
-            if partition.rest.is_none() {
-                return Ok(values);
-            }
-            partition.read(self.store).await?;
-        }
-    }
-
-    fn range(&self, segment: &Segment) -> Range {
-        let (upper, is_included) = self.upper;
-        let bytes = |id: TaskId, tail: &[u8]| Bytes::from([&id.bytes(), tail].concat());
-        Range {
-            table: Table::Task,
-            partition: key::partition(self.project, segment.bucket),
-            lower: Bound::Included(bytes(self.lower, &[])),
-            upper: if is_included {
-                Bound::Included(bytes(upper, &[0xff; 8]))
-            } else {
-                Bound::Excluded(bytes(upper, &[]))
-            },
-            order: Order::Descending,
-            limit: self.page,
-        }
-    }
-}
-
-impl Partition {
-    async fn read(&mut self, store: &dyn Store) -> Result<()> {
-        let Some(range) = self.rest.take() else { return Ok(()) };
-        let limit = range.limit;
-        let rows = store.scan(range.clone()).await?;
-        if rows.len() >= limit
-            && let Some(last) = rows.last()
-        {
-            self.rest = Some(range.after(&last.clustering));
-        }
-        self.rows.extend(rows);
-        Ok(())
-    }
-}
-
-/// The segments of a project, in the order of their ends, newest first.
-struct Segments<'a> {
-    store: &'a dyn Store,
-    project: ProjectId,
-    lower_ms: u64,
-    upper_ms: u64,
-    /// The newest day that is not read whole; `None` when all are.
-    day: Option<u64>,
-    /// The rest of that day, when a part of it is read.
-    rest: Option<Range>,
-    /// Days to read at once: most lists end in the first one, a quiet project has many empty ones.
-    days: u64,
-    next: VecDeque<Segment>,
-}
-
-impl<'a> Segments<'a> {
-    fn new(store: &'a dyn Store, project: ProjectId, lower: TaskId, upper: TaskId) -> Self {
-        let (lower_ms, upper_ms) = (key::millis(lower), key::millis(upper));
-        let day = (lower <= upper).then(|| key::day(upper.received_at()));
-        Self { store, project, lower_ms, upper_ms, day, rest: None, days: 1, next: VecDeque::new() }
-    }
-
-    fn range(&self, day: u64) -> Range {
-        let mut range = Range::all(Table::Segment, key::segment_partition(self.project, day), SEGMENTS);
-        range.order = Order::Descending;
-        range
-    }
-
-    /// The segments that may hold an id newer than `newest_ms`, or when there is none, the next ones; empty only
-    /// when no segment is left that could.
-    async fn due(&mut self, newest_ms: Option<u64>) -> Result<Vec<Segment>> {
-        let mut due: Vec<Segment> = Vec::new();
-        loop {
-            while let Some(segment) = self.next.front() {
-                let is_due = match (newest_ms, due.first()) {
-                    (Some(newest_ms), _) => segment.end_ms > newest_ms,
-                    (None, Some(first)) => segment.end_ms == first.end_ms,
-                    (None, None) => true,
-                };
-                if !is_due {
-                    return Ok(due);
-                }
-                due.extend(self.next.pop_front());
-            }
-            // A day whose end lies behind the newest row need not be read yet.
-            let is_far = match (newest_ms, self.day.map(|day| (day + 1) * key::DAY_MS)) {
-                (Some(newest_ms), Some(end)) => end <= newest_ms,
-                (None, Some(end)) => due.first().is_some_and(|first| end < first.end_ms),
-                (_, None) => true,
+                Plan::Rows(read, rows) => match read.pop_front() {
+                    Some(stored) => Some(stored),
+                    None => rows.next().await?,
+                },
+                Plan::Marked(marked) => match marked.next().await? {
+                    Some(stored) => Some(stored),
+                    None => {
+                        let ids = marked.unmarked();
+                        self.plan = Plan::Rows(VecDeque::new(), Box::new(self.rows(ids)));
+                        continue;
+                    }
+                },
             };
-            if is_far {
-                return Ok(due);
-            }
-            self.read().await?;
+            self.looked_at += u64::from(next.is_some());
+            return Ok(next);
         }
     }
 
-    /// The next pages of segments.
-    async fn read(&mut self) -> Result<()> {
-        let Some(newest) = self.day else { return Ok(()) };
-        let lowest = self.lower_ms / key::DAY_MS;
-        let oldest = newest.saturating_sub(self.days - 1).max(lowest);
-        let ranges: Vec<Range> = match self.rest.take() {
-            Some(rest) => vec![rest],
-            None => (oldest..=newest).rev().map(|day| self.range(day)).collect(),
-        };
-        self.days = DAYS_MAX;
-        let pages = try_join_all(ranges.iter().map(|range| self.store.scan(range.clone()))).await?;
-        for (range, page) in ranges.into_iter().zip(pages) {
-            let last = page.last().map(|row| row.clustering.clone());
-            let is_full = page.len() >= range.limit;
-            for row in page {
-                let segment = Segment::read(&row.clustering)?;
-                if segment.start_ms <= self.upper_ms && segment.end_ms > self.lower_ms {
-                    self.next.push_back(segment);
-                }
-            }
-            if let Some(last) = last.filter(|_| is_full) {
-                // The days before wait until this one is read whole.
-                self.rest = Some(range.after(&last));
-                return Ok(());
-            }
-            self.day = self.day.and_then(|day| day.checked_sub(1)).filter(|day| *day >= lowest);
+    fn rows(&self, ids: Stretch) -> Rows<'a> {
+        let page = if self.filter.is_everything() { self.wanted } else { self.wanted.saturating_mul(4) };
+        Rows::new(&*self.tasks.store, self.project, ids, page.saturating_add(1).clamp(PAGE_MIN, PAGE_MAX))
+    }
+
+    async fn decide(&self) -> Result<Plan<'a>> {
+        let mut rows = Box::new(self.rows(self.ids));
+        let marked = Marked::find(self.tasks, self.project, &self.filter, self.ids, self.wanted, self.now).await?;
+        let Some(marked) = marked else { return Ok(Plan::Rows(VecDeque::new(), rows)) };
+        // On a cluster each row that is named costs a request.
+        if self.wanted <= PROBE_ABOVE && self.tasks.is_alone() {
+            return Ok(Plan::Marked(Box::new(marked)));
         }
-        Ok(())
+        let (mut read, mut matching) = (VecDeque::with_capacity(PROBE_ROWS), 0);
+        while read.len() < PROBE_ROWS {
+            let Some((id, values)) = rows.next().await? else { return Ok(Plan::Rows(read, rows)) };
+            matching += usize::from(self.admits_headers(id, &values)?);
+            read.push_back((id, values));
+        }
+        let is_common = matching * NAMED_COST >= PROBE_ROWS;
+        Ok(if is_common { Plan::Rows(read, rows) } else { Plan::Marked(Box::new(marked)) })
     }
 }
 

@@ -142,6 +142,11 @@ impl TaskId {
         self.0.to_be_bytes()
     }
 
+    /// The smallest greater id.
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
     pub const fn received_at(self) -> Timestamp {
         Timestamp::from_millis((self.0 >> 80) as i64).plus_micros((self.0 >> 70 & 0x3ff) as i64)
     }

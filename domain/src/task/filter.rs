@@ -125,6 +125,16 @@ impl Prepared<'_> {
         self.filter.ids()
     }
 
+    /// The only state that is admitted, if there is one.
+    pub const fn state(&self) -> Option<State> {
+        self.filter.state
+    }
+
+    /// Hash of the only queue that is admitted, if there is one.
+    pub const fn queue_hash(&self) -> Option<u64> {
+        self.queue
+    }
+
     /// Whether every visible task is admitted.
     pub fn is_everything(&self) -> bool {
         self.filter.is_empty()

@@ -78,6 +78,16 @@ impl Header {
         self.name
     }
 
+    /// First 8 bytes of the SHA-256 of the queue's name, 0 = none.
+    pub const fn queue_hash(&self) -> u64 {
+        self.queue
+    }
+
+    /// Visible, and in a state that does not last.
+    pub const fn is_open(&self) -> bool {
+        !self.hidden && self.state.is_open()
+    }
+
     /// First 8 bytes of the SHA-256 of the worker's name, 0 = none.
     pub const fn worker_hash(&self) -> u64 {
         self.worker

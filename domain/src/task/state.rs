@@ -46,6 +46,14 @@ impl State {
         Self::ALL.get(usize::from(tag)).copied()
     }
 
+    /// Whether the engine still has something to do: few tasks are in such a state, and none stays for long.
+    pub const fn is_open(self) -> bool {
+        match self {
+            Self::Received | Self::Started | Self::Retried => true,
+            Self::Succeeded | Self::Failed | Self::Cancelled | Self::Lost => false,
+        }
+    }
+
     pub const fn is_terminal(self) -> bool {
         match self {
             Self::Succeeded | Self::Failed | Self::Cancelled => true,

@@ -15,7 +15,10 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 /// Name and text of every file, in order.
-const FILES: [(&str, &str); 1] = [("0001_tables", include_str!("../../../schema/0001_tables.cql"))];
+const FILES: [(&str, &str); 2] = [
+    ("0001_tables", include_str!("../../../schema/0001_tables.cql")),
+    ("0002_task_marks", include_str!("../../../schema/0002_task_marks.cql")),
+];
 /// A claim ends after this unless its node renews it, which it does before every statement.
 const CLAIM_SECONDS: i32 = 90;
 /// Nodes wait so long for another that makes progress.

@@ -66,7 +66,9 @@ impl Space {
             | Table::Unique
             | Table::AgentWorker
             | Table::WebSessionOfUser
-            | Table::AgentStatus => Self::Rest,
+            | Table::AgentStatus
+            | Table::TaskMark
+            | Table::TaskOpen => Self::Rest,
         }
     }
 
