@@ -27,9 +27,9 @@ async fn marks_name_what_a_walk_finds(tasks: Tasks) {
         writes.extend(tasks.mark(project, Mark::Queue(task.header().queue_hash()), &[task.id()], now()));
         queues.entry(task.header().queue_hash()).or_default().push(task.id());
         if task.header().is_open() {
-            drop(open.insert(task.id()))
+            open.insert(task.id());
         } else {
-            failed.push(task.id())
+            failed.push(task.id());
         }
         tasks.store.write(writes).await.unwrap();
         let commit = tasks.first_sight(project, &task, now()).unwrap();
