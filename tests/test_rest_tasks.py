@@ -340,6 +340,13 @@ def test_a_malformed_cursor_is_refused(corpus, cursor):
     assert answer.json()["error"] == "invalid_cursor"
 
 
+@pytest.mark.parametrize("cursor", ["%00", "%ff", "%4", "a%00b"])
+@pytest.mark.parametrize("where", ["/tasks", "/commands", "/audit", "/events?engine=celery&task_id=x"])
+def test_a_cursor_that_is_no_text_is_refused_alike(corpus, where, cursor):
+    path = corpus.project.path(where) + ("&" if "?" in where else "?") + f"cursor={cursor}"
+    assert corpus.project.client.request("GET", path, expect=400).json()["error"] == "invalid_cursor"
+
+
 def test_a_cursor_is_bound_to_its_filter_its_project_and_its_list(corpus):
     cursor = corpus.project.page(limit=5, state="failed")["next_cursor"]
     assert corpus.project.page(limit=9, state="failure", cursor=cursor)["items"], "an alias is the same filter"

@@ -27,7 +27,9 @@ pub fn read<T: FromFields>(query: &str) -> Result<T, ApiError> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         // An undecodable name is no name we know.
         let Some(name) = decode(name) else { continue };
-        let value = decode(value).map_or(Value::Null, Value::String);
+        // A cursor that cannot be read is none of ours, which is for its list to say (contract D4).
+        let value = decode(value).or_else(|| (name == "cursor").then(String::new));
+        let value = value.map_or(Value::Null, Value::String);
         if members.insert(name.clone(), value).is_some() {
             repeated.push(name);
         }
