@@ -17,10 +17,13 @@ pub(super) const WRITERS_MAX: usize = 1_000;
 
 /// Rows with less time left are not written any more: a TTL of 0 would mean for ever.
 const TTL_SECS_MIN: i64 = 60;
+/// Rows outlive the retention by this. A task that is heard of for the first time when it is older than that is dated
+/// to the retention's edge (contract D5), and seen for as long.
+const EDGE_SECS: i64 = 3_600;
 /// A deletion outlives what other writers still hold of its task.
 const DELETION_GRACE_SECS: i64 = 3_600;
 /// A segment outlives the last row in it.
-const SEGMENT_GRACE_SECS: i64 = 7_200;
+const SEGMENT_GRACE_SECS: i64 = 10_800;
 /// Format byte of rows that say nothing but that they exist.
 const EXISTS: &[u8] = &[0x01];
 
@@ -118,9 +121,9 @@ impl Tasks {
         Some(Write::put(segment.key(project), EXISTS).with_ttl(Some(seconds(left)?)))
     }
 
-    /// What is left of a row's life: retention less age.
+    /// What is left of a row's life: retention less age, and its edge.
     pub(super) fn ttl(&self, id: TaskId, grace_secs: i64, now: Timestamp) -> Option<Ttl> {
-        seconds(id.received_at().plus_secs(self.retention_secs + grace_secs).since(now) / 1_000_000)
+        seconds(id.received_at().plus_secs(self.retention_secs + EDGE_SECS + grace_secs).since(now) / 1_000_000)
     }
 }
 

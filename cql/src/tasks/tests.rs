@@ -362,15 +362,20 @@ async fn rows_live_as_long_as_their_task_is_kept_and_never_for_ever() {
     let mut task = first(100);
     let commit = tasks.first_sight(PROJECT, &task, now()).unwrap();
     let WriteOp::Put { ttl, .. } = &commit.writes[0].1 else { panic!() };
-    assert_eq!(ttl.map(std::num::NonZeroU32::get), Some(RETENTION as u32 - 100));
+    assert_eq!(ttl.map(std::num::NonZeroU32::get), Some(RETENTION as u32 + 3600 - 100));
     assert_eq!(commit.follow.len(), 3);
-    assert!(commit.follow.iter().all(|write| ttl_of(write).is_some_and(|ttl| i64::from(ttl) >= RETENTION - 100)));
+    assert!(
+        commit.follow.iter().all(|write| ttl_of(write).is_some_and(|ttl| i64::from(ttl) >= RETENTION + 3600 - 100))
+    );
     task.record(Report::deleted(EventId::mint(now()), now()), now());
-    assert_eq!(ttl_of(&tasks.rewrite(PROJECT, &task, now()).unwrap()), Some(RETENTION as u32 - 100 + 3600));
-    assert!(tasks.first_sight(PROJECT, &first(RETENTION - 60), now()).is_some());
-    for age in [RETENTION - 59, RETENTION, RETENTION + 86_400] {
-        assert!(tasks.first_sight(PROJECT, &first(age), now()).is_none(), "{age}");
+    assert_eq!(ttl_of(&tasks.rewrite(PROJECT, &task, now()).unwrap()), Some(RETENTION as u32 - 100 + 7200));
+    for (age, left) in [(RETENTION - 60, 3660), (RETENTION, 3600), (RETENTION + 1, 3600), (2 * RETENTION, 3600)] {
+        let commit = tasks.first_sight(PROJECT, &first(age), now()).unwrap();
+        assert_eq!(ttl_of(&commit.follow[0]), Some(left), "{age}: dated to the edge, and seen for an hour");
     }
+    let old = first(RETENTION);
+    assert!(tasks.rewrite(PROJECT, &old, now().plus_secs(3540)).is_some());
+    assert!(tasks.rewrite(PROJECT, &old, now().plus_secs(3541)).is_none(), "about to end: not for ever");
 }
 
 #[tokio::test(start_paused = true)]

@@ -30,8 +30,9 @@ const SWEEP_ROWS: usize = 1000;
 const LIVE_ROWS: usize = 64;
 /// Rest of the sweep when it found nothing left to remove.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// Values with a removal inside outlive their task's other rows by an hour, so tasks by id wait as long.
-const GRACE: Duration = Duration::from_secs(3600);
+/// Rows of tasks outlive the retention by an hour, and values with a removal inside the others by one more: tasks by id
+/// wait as long.
+const GRACE: Duration = Duration::from_secs(7200);
 
 /// When a row has ended.
 #[derive(Clone, Copy, Debug)]
@@ -188,8 +189,8 @@ mod tests {
         let mut id = (u64::from(received) * 1000).to_be_bytes()[2..].to_vec();
         id.extend_from_slice(&[0; 10]);
         let key = layout::key(Table::Task, b"project", &id).unwrap();
-        assert!(!retention.is_expired(&key, &[0], received + 86_400 + 3599));
-        assert!(retention.is_expired(&key, &[0], received + 86_400 + 3600));
+        assert!(!retention.is_expired(&key, &[0], received + 86_400 + 7199));
+        assert!(retention.is_expired(&key, &[0], received + 86_400 + 7200));
         let other = layout::key(Table::TaskRoot, b"project", &id).unwrap();
         assert!(!retention.is_expired(&other, &[0], u32::MAX));
         assert!(!Retention { tasks: None }.is_expired(&key, &[0], u32::MAX));
