@@ -18,7 +18,7 @@ use super::ack::{AckSink, Ticket};
 use super::queue::Queue;
 
 /// Batches of one project that may wait for one recorder.
-const PROJECT_BATCHES: usize = 256;
+const PROJECT_BATCHES: usize = 32;
 
 /// Batches of all projects that may wait for one recorder.
 const INBOX_BATCHES: usize = 4096;
