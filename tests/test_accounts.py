@@ -1,6 +1,8 @@
 """Accounts from outside: users, locks, sessions, passwords, memberships, archived projects (REST sections 1.2, 1.3, 4)."""
 
+import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -159,3 +161,30 @@ def test_an_expired_or_foreign_key_is_told_apart_from_none(server, ann, people):
     answer = Client(server.url, key=made["token"]).get("/projects", expect=401)
     assert answer.json()["details"] == {"reason": "revoked"}
     assert eventually(lambda: client.get("/api-keys").json() == [], 5)
+
+
+def test_two_administrators_who_demote_each_other_at_once_leave_one(own_server):
+    server = own_server()
+    root = login(server)
+    row = root.post("/users", {"email": "b@example.com", "password": PASSWORD, "is_admin": True}, expect=201).json()
+    other = Client(server.url).login("b@example.com", PASSWORD)
+    ids = {root: row["id"], other: root.user["id"]}
+    for _ in range(8):
+        with ThreadPoolExecutor(2) as pool:
+            demote = lambda one: one.request("PATCH", f"/users/{ids[one]}", expect=None, json={"is_admin": False})  # noqa: E731
+            answers = dict(zip(ids, pool.map(demote, ids)))
+        done = [one for one, answer in answers.items() if answer.status_code == 200]
+        assert len(done) == 1, {answer.status_code: answer.text for answer in answers.values()}
+        done[0].request("PATCH", f"/users/{ids[done[0]]}", json={"is_admin": True})
+
+
+def test_an_account_that_is_shut_while_its_password_is_hashed_stays_shut(server, admin, ann):
+    client, row = ann
+    with ThreadPoolExecutor(1) as pool:
+        body = {"current_password": PASSWORD, "new_password": NEW}
+        changing = pool.submit(client.post, "/auth/change-password", body, expect=None)
+        time.sleep(0.05)
+        admin.request("PATCH", f"/users/{row['id']}", json={"is_active": False})
+        changing.result()
+    assert admin.get(f"/users/{row['id']}").json()["is_active"] is False
+    client.get("/auth/me", expect=401)

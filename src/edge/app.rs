@@ -37,6 +37,8 @@ pub struct Shared {
     pub subscriptions: Subscriptions,
     /// Serialises the count of failed logins, which is read, changed and written.
     pub failures: tokio::sync::Mutex<()>,
+    /// Serialises changes of users: a row is read, changed and written whole, and one administrator has to stay.
+    pub users: tokio::sync::Mutex<()>,
     /// The OpenAPI document as served; rendered once with the router.
     pub openapi: OnceLock<String>,
 }
@@ -70,6 +72,7 @@ impl App {
             connects,
             subscriptions: Subscriptions::new(),
             failures: tokio::sync::Mutex::new(()),
+            users: tokio::sync::Mutex::new(()),
             openapi: OnceLock::new(),
             config,
         }))

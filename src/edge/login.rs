@@ -24,7 +24,7 @@ use super::error::{ApiError, ApiResult, Problem};
 use super::extract::{Body, Fields, FromFields, parse};
 use super::openapi::Errors;
 use super::route::Route;
-use super::users::UserView;
+use super::users::{self, UserView};
 
 pub const ROUTES: &[Route] = &[
     Route::post("/api/v1/auth/login").public(),
@@ -256,7 +256,8 @@ pub(super) fn timezone(value: &serde_json::Value) -> Result<String, Problem> {
 #[utoipa::path(patch, path = "/api/v1/auth/me", tag = "auth", security(("session" = [])), request_body = Names,
     responses((status = 200, body = Me), Errors))]
 async fn change_me(State(app): State<App>, caller: Caller, Body(names): Body<Names>) -> ApiResult<Json<Me>> {
-    let mut user = User::clone(&caller.user);
+    let _turn = app.users.lock().await;
+    let mut user = users::find(&app, caller.user_id()).await?;
     names.apply(&mut user);
     user.updated_at = app.clock.now();
     user::put(app.store.as_ref(), &user).await?;
@@ -320,12 +321,21 @@ async fn change_password(
     Body(request): Body<ChangePassword>,
 ) -> ApiResult<StatusCode> {
     app.logins.check(caller.client.ip)?;
-    if !app.passwords.verify(&request.current_password, Some(&caller.user.password_hash)).await? {
+    let wrong = || {
         let loc = ["body", "current_password"];
-        return Err(ApiError::invalid(Problem::new("wrong_password", &loc, "The current password is wrong")));
+        ApiError::invalid(Problem::new("wrong_password", &loc, "The current password is wrong"))
+    };
+    if !app.passwords.verify(&request.current_password, Some(&caller.user.password_hash)).await? {
+        return Err(wrong());
     }
-    let mut user = User::clone(&caller.user);
-    user.password_hash = app.passwords.hash(&request.new_password).await?;
+    let password_hash = app.passwords.hash(&request.new_password).await?;
+    // Hashes take their time: meanwhile the account may have been shut, or its password reset.
+    let _turn = app.users.lock().await;
+    let mut user = users::find(&app, caller.user_id()).await?;
+    if user.password_hash != caller.user.password_hash {
+        return Err(wrong());
+    }
+    user.password_hash = password_hash;
     user.updated_at = app.clock.now();
     user::put(app.store.as_ref(), &user).await?;
     let Via::Session { id, .. } = &caller.via else { return Ok(StatusCode::NO_CONTENT) };

@@ -153,7 +153,7 @@ async fn changed(app: &App, caller: &Caller, user: UserId, before: Option<&'stat
     audit::note(app, audit::SYSTEM, Doer::from(caller), note).await;
 }
 
-async fn find(app: &App, id: UserId) -> ApiResult<User> {
+pub(super) async fn find(app: &App, id: UserId) -> ApiResult<User> {
     user::get(app.store.as_ref(), id).await?.ok_or(ApiError::NotFound("user"))
 }
 
@@ -208,6 +208,7 @@ async fn change(
     PathId(id): PathId<UserId>,
     Body(request): Body<ChangeUser>,
 ) -> ApiResult<Json<UserView>> {
+    let _turn = app.users.lock().await;
     let before = find(&app, id).await?;
     let mut user = before.clone();
     request.names.apply(&mut user);
@@ -239,6 +240,7 @@ async fn keep_an_admin(app: &App, leaving: UserId) -> ApiResult<()> {
     params(("id" = String, Path, format = "uuid")), responses((status = 204, description = "Removed"), Errors))]
 async fn remove(State(app): State<App>, caller: Caller, PathId(id): PathId<UserId>) -> ApiResult<StatusCode> {
     let store = app.store.as_ref();
+    let _turn = app.users.lock().await;
     let user = find(&app, id).await?;
     if standing(&user) == Some("global_admin") {
         keep_an_admin(&app, id).await?;
@@ -279,8 +281,11 @@ async fn reset_password(
     PathId(id): PathId<UserId>,
     Body(request): Body<ResetPassword>,
 ) -> ApiResult<StatusCode> {
+    find(&app, id).await?;
+    let password_hash = app.passwords.hash(&request.new_password).await?;
+    let _turn = app.users.lock().await;
     let mut user = find(&app, id).await?;
-    user.password_hash = app.passwords.hash(&request.new_password).await?;
+    user.password_hash = password_hash;
     user.updated_at = app.clock.now();
     user::put(app.store.as_ref(), &user).await?;
     user::clear_failures(app.store.as_ref(), id).await?;
