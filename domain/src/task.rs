@@ -6,6 +6,7 @@
 //! ```text
 //! report     one thing that was said, packed once            kind, state, priority   the vocabulary
 //! body       an event's data, read leniently                 pack      the MessagePack of stored values
+//! said       what of it a report has been asked for          scan      a JSON object cut into its members
 //! group      R1: which reports are one physical event        limit     how large a task may grow
 //! derive     R2: what follows from the groups                exception `Type: message` of six engines
 //! stored     the stored value: record, unite, encode         header    what a scan reads of it
@@ -26,6 +27,8 @@ mod pack;
 mod priority;
 mod report;
 mod row;
+mod said;
+mod scan;
 mod state;
 mod stored;
 
@@ -41,6 +44,6 @@ pub use mark::Mark;
 pub use priority::{Priority, PrioritySet, UnknownPriority};
 pub(crate) use report::hash64;
 pub use report::{EventFields, Report, Reporter, Sighting, TASK_ID_CHARS_MAX, Unstorable};
-pub use row::{TaskEvent, TaskRow};
+pub use row::{Parts, TaskEvent, TaskRow};
 pub use state::{State, UnknownState};
 pub use stored::{Recorded, Task};

@@ -9,59 +9,71 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// The members of a body that a row is made of, each as its raw JSON text.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Body<'a> {
-    pub(super) task_name: Option<&'a RawValue>,
-    pub(super) queue: Option<&'a RawValue>,
-    pub(super) worker: Option<&'a RawValue>,
-    pub(super) priority: Option<&'a RawValue>,
-    pub(super) runtime_ms: Option<&'a RawValue>,
-    pub(super) args: Option<&'a RawValue>,
-    pub(super) kwargs: Option<&'a RawValue>,
-    pub(super) result: Option<&'a RawValue>,
-    pub(super) exception: Option<&'a RawValue>,
-    pub(super) exception_message: Option<&'a RawValue>,
-    pub(super) traceback: Option<&'a RawValue>,
-    pub(super) reason: Option<&'a RawValue>,
-    pub(super) tags: Option<&'a RawValue>,
-    pub(super) eta: Option<&'a RawValue>,
-    pub(super) parent_task_id: Option<&'a RawValue>,
-    pub(super) root_task_id: Option<&'a RawValue>,
+use super::scan;
+
+macro_rules! members {
+    ($($variant:ident $name:literal),+ $(,)?) => {
+        /// A member of a body that rows are made of.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(super) enum Member { $($variant),+ }
+
+        /// How many there are.
+        pub(super) const MEMBERS: usize = [$($name),+].len();
+
+        impl Member {
+            const ALL: [Self; MEMBERS] = [$(Self::$variant),+];
+
+            /// Its name on the wire.
+            pub(super) const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),+ }
+            }
+
+            fn named(name: &str) -> Option<Self> {
+                match name { $($name => Some(Self::$variant),)+ _ => None }
+            }
+        }
+    };
 }
+
+members! {
+    TaskName "task_name", Queue "queue", Worker "worker", Priority "priority", RuntimeMs "runtime_ms", Args "args",
+    Kwargs "kwargs", Result "result", Exception "exception", ExceptionMessage "exception_message",
+    Traceback "traceback", Reason "reason", Tags "tags", Eta "eta", ParentTaskId "parent_task_id",
+    RootTaskId "root_task_id",
+}
+
+/// The members of a body, each as its JSON text.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Body<'a>([Option<&'a str>; MEMBERS]);
 
 impl<'a> Body<'a> {
     /// Reads a body; what is not a JSON object has no members.
     pub(super) fn read(json: &'a str) -> Self {
-        serde_json::from_str(json).unwrap_or_default()
+        let mut body = Self::default();
+        let take = |name: &str, value| {
+            if let Some(member) = Member::named(name) {
+                body.0[member as usize] = Some(value);
+            }
+        };
+        match scan::members(json, take) {
+            Some(()) => body,
+            None => serde_json::from_str(json).unwrap_or_default(),
+        }
     }
 
-    /// Every member by its name on the wire.
-    pub(super) fn members(&self) -> [(&'static str, Option<&'a RawValue>); 16] {
-        [
-            ("task_name", self.task_name),
-            ("queue", self.queue),
-            ("worker", self.worker),
-            ("priority", self.priority),
-            ("runtime_ms", self.runtime_ms),
-            ("args", self.args),
-            ("kwargs", self.kwargs),
-            ("result", self.result),
-            ("exception", self.exception),
-            ("exception_message", self.exception_message),
-            ("traceback", self.traceback),
-            ("reason", self.reason),
-            ("tags", self.tags),
-            ("eta", self.eta),
-            ("parent_task_id", self.parent_task_id),
-            ("root_task_id", self.root_task_id),
-        ]
+    pub(super) const fn get(&self, member: Member) -> Option<&'a str> {
+        self.0[member as usize]
+    }
+
+    /// Every member there is.
+    pub(super) fn members(&self) -> impl Iterator<Item = (Member, &'a str)> {
+        Member::ALL.into_iter().filter_map(|member| Some((member, self.get(member)?)))
     }
 }
 
 /// The text of a JSON string; `None` for every other value and for the empty string.
-pub(super) fn text(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
-    unquote(raw?.get()).filter(|text| !text.is_empty())
+pub(super) fn text(raw: Option<&str>) -> Option<Cow<'_, str>> {
+    unquote(raw?).filter(|text| !text.is_empty())
 }
 
 /// The text of one JSON string token.
@@ -71,68 +83,33 @@ pub(super) fn unquote(token: &str) -> Option<Cow<'_, str>> {
 }
 
 /// A value that is present and not null.
-pub(super) fn value(raw: Option<&RawValue>) -> Option<&RawValue> {
-    raw.filter(|raw| raw.get() != "null")
+pub(super) fn value(raw: Option<&str>) -> Option<&str> {
+    raw.filter(|raw| *raw != "null")
 }
 
 /// A non-negative number of milliseconds, rounded down.
-pub(super) fn millis(raw: Option<&RawValue>) -> Option<u32> {
-    let token = raw?.get();
+pub(super) fn millis(raw: Option<&str>) -> Option<u32> {
+    let token = raw?;
     let whole = token.parse().ok();
     whole.or_else(|| token.parse::<f64>().ok().filter(|ms| (0.0..4e9).contains(ms)).map(|ms| ms as u32))
 }
 
-enum Member {
-    TaskName,
-    Queue,
-    Worker,
-    Priority,
-    RuntimeMs,
-    Args,
-    Kwargs,
-    Result,
-    Exception,
-    ExceptionMessage,
-    Traceback,
-    Reason,
-    Tags,
-    Eta,
-    ParentTaskId,
-    RootTaskId,
-    Other,
-}
+/// The name of a member, if it is one of ours.
+struct Name(Option<Member>);
 
-impl<'de> Deserialize<'de> for Member {
+impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Name;
-        impl Visitor<'_> for Name {
-            type Value = Member;
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Name;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a member name")
             }
-            fn visit_str<E>(self, name: &str) -> Result<Member, E> {
-                Ok(match name {
-                    "task_name" => Member::TaskName,
-                    "queue" => Member::Queue,
-                    "worker" => Member::Worker,
-                    "priority" => Member::Priority,
-                    "runtime_ms" => Member::RuntimeMs,
-                    "args" => Member::Args,
-                    "kwargs" => Member::Kwargs,
-                    "result" => Member::Result,
-                    "exception" => Member::Exception,
-                    "exception_message" => Member::ExceptionMessage,
-                    "traceback" => Member::Traceback,
-                    "reason" => Member::Reason,
-                    "tags" => Member::Tags,
-                    "eta" => Member::Eta,
-                    "parent_task_id" => Member::ParentTaskId,
-                    "root_task_id" => Member::RootTaskId,
-                    _ => Member::Other,
-                })
+            fn visit_str<E>(self, name: &str) -> Result<Name, E> {
+                Ok(Name(Member::named(name)))
             }
         }
-        deserializer.deserialize_identifier(Name)
+        deserializer.deserialize_identifier(Text)
     }
 }
 
@@ -146,30 +123,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Body<'a> {
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Body<'de>, A::Error> {
                 let mut body = Body::default();
-                while let Some(member) = map.next_key::<Member>()? {
-                    let place = match member {
-                        Member::TaskName => &mut body.task_name,
-                        Member::Queue => &mut body.queue,
-                        Member::Worker => &mut body.worker,
-                        Member::Priority => &mut body.priority,
-                        Member::RuntimeMs => &mut body.runtime_ms,
-                        Member::Args => &mut body.args,
-                        Member::Kwargs => &mut body.kwargs,
-                        Member::Result => &mut body.result,
-                        Member::Exception => &mut body.exception,
-                        Member::ExceptionMessage => &mut body.exception_message,
-                        Member::Traceback => &mut body.traceback,
-                        Member::Reason => &mut body.reason,
-                        Member::Tags => &mut body.tags,
-                        Member::Eta => &mut body.eta,
-                        Member::ParentTaskId => &mut body.parent_task_id,
-                        Member::RootTaskId => &mut body.root_task_id,
-                        Member::Other => {
-                            map.next_value::<IgnoredAny>()?;
-                            continue;
-                        }
-                    };
-                    *place = Some(map.next_value::<&'de RawValue>()?);
+                while let Some(Name(member)) = map.next_key()? {
+                    match member {
+                        Some(member) => body.0[member as usize] = Some(map.next_value::<&'de RawValue>()?.get()),
+                        None => drop(map.next_value::<IgnoredAny>()?),
+                    }
                 }
                 Ok(body)
             }

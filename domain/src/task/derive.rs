@@ -81,11 +81,11 @@ impl Outline {
             finished_at,
             started_at,
             runtime_ms: ended.and_then(|end| runtime_ms(end, reports, grouping, started_at)),
-            priority: first_of(|report| report.facts().priority.is_some())
-                .and_then(|index| reports[index].facts().priority)
+            priority: first_of(|report| report.priority().is_some())
+                .and_then(|index| reports[index].priority())
                 .unwrap_or_default(),
-            name: first_of(|report| report.facts().name != 0),
-            queue: first_of(|report| report.facts().queue != 0),
+            name: first_of(|report| report.has_name()),
+            queue: first_of(|report| report.has_queue()),
             worker: worker(reports, grouping, started, latest),
         }
     }
@@ -159,7 +159,7 @@ pub(super) fn first_preferring_received(reports: &[Report], wanted: impl Fn(&Rep
 
 /// What the engine measured, else the time from start to end.
 fn runtime_ms(end: usize, reports: &[Report], grouping: &Grouping, started_at: Option<Timestamp>) -> Option<u32> {
-    let measured = grouping.members(end, reports).find_map(|report| report.facts().runtime_ms);
+    let measured = grouping.members(end, reports).find_map(Report::runtime_ms);
     let between = || {
         let millis = grouping.groups[end].at.since(started_at?) / 1000;
         Some(u32::try_from(millis.max(0)).unwrap_or(u32::MAX))
@@ -173,7 +173,7 @@ fn worker(reports: &[Report], grouping: &Grouping, started: Option<usize>, lates
     let of_group = |group: usize| {
         let mut members = grouping.of.iter().zip(reports).enumerate();
         members
-            .find(|(_, (of, report))| usize::from(**of) == group && report.facts().worker != 0)
+            .find(|(_, (of, report))| usize::from(**of) == group && report.worker().is_some())
             .map(|(index, _)| index)
     };
     let counts = |group: &usize| grouping.groups[*group].kind != Kind::Received;

@@ -5,14 +5,14 @@
 
 use std::borrow::Cow;
 
-use super::body::{self, Body};
+use super::body::{self, Body, Member};
 use crate::engine::Engine;
 
 /// The exception and the traceback of one failed attempt, from the reports of its event.
 pub(super) fn exception(engine: Engine, bodies: &[Body<'_>]) -> (Option<String>, Option<String>) {
     let first = |member: for<'a> fn(&Body<'a>) -> Option<Cow<'a, str>>| bodies.iter().find_map(member);
-    let kind = first(|body| body::text(body.exception));
-    let traceback = first(|body| body::text(body.traceback)).map(Cow::into_owned);
+    let kind = first(|body| body::text(body.get(Member::Exception)));
+    let traceback = first(|body| body::text(body.get(Member::Traceback))).map(Cow::into_owned);
     match engine {
         Engine::Celery => (celery(kind.as_deref(), bodies), traceback),
         Engine::Rq => match kind {
@@ -20,7 +20,7 @@ pub(super) fn exception(engine: Engine, bodies: &[Body<'_>]) -> (Option<String>,
             whole => (whole.map(Cow::into_owned), traceback),
         },
         Engine::Dramatiq | Engine::Huey | Engine::Arq | Engine::Taskiq => {
-            let reason = || first(|body| body::text(body.reason));
+            let reason = || first(|body| body::text(body.get(Member::Reason)));
             (kind.or_else(reason).map(Cow::into_owned), traceback)
         }
     }
@@ -30,11 +30,11 @@ fn celery(kind: Option<&str>, bodies: &[Body<'_>]) -> Option<String> {
     let message = |raw: fn(&Body<'_>) -> Option<String>| bodies.iter().find_map(raw);
     // A message from the signal is plain; one from the broker is a repr. Both may have been heard.
     let plain = message(|body| {
-        let text = body::text(body.exception_message)?;
-        body::text(body.worker).is_none().then(|| text.into_owned())
+        let text = body::text(body.get(Member::ExceptionMessage))?;
+        body::text(body.get(Member::Worker)).is_none().then(|| text.into_owned())
     });
-    let any = message(|body| body::text(body.exception_message).map(Cow::into_owned));
-    let reason = message(|body| body::text(body.reason).map(Cow::into_owned));
+    let any = message(|body| body::text(body.get(Member::ExceptionMessage)).map(Cow::into_owned));
+    let reason = message(|body| body::text(body.get(Member::Reason)).map(Cow::into_owned));
     match (kind, plain.or(any)) {
         (Some(kind), Some(message)) => Some(join(kind, &message)),
         (Some(kind), None) => Some(kind.to_owned()),

@@ -4,6 +4,8 @@
 //! signal and from the broker. Neither "count everything" nor "the maximum over reporters" is right, so
 //! reports of one kind are put together by time, worker and source. Every other engine reports an event once.
 
+use std::borrow::Cow;
+
 use super::kind::Kind;
 use super::report::Report;
 use crate::engine::Engine;
@@ -22,8 +24,6 @@ pub(super) struct Group {
     pub(super) at: Timestamp,
     /// Id of the canonical report.
     pub(super) id: EventId,
-    /// Hash of the first worker that a member names; 0 = none does.
-    pub(super) worker: u64,
 }
 
 /// The groups of a task's reports, in the order of their canonical reports.
@@ -51,17 +51,13 @@ impl Grouping {
             };
             let group = joined.unwrap_or(grouping.groups.len());
             grouping.of.push(group as u16);
-            let worker = report.facts().worker;
-            match grouping.groups.get_mut(group) {
-                Some(group) if group.worker == 0 => group.worker = worker,
-                Some(_) => {}
-                None => grouping.groups.push(Group {
+            if group == grouping.groups.len() {
+                grouping.groups.push(Group {
                     kind: report.kind(),
                     first: index,
                     at: report.occurred_at(),
                     id: report.id(),
-                    worker,
-                }),
+                });
             }
         }
         grouping
@@ -74,6 +70,13 @@ impl Grouping {
         members.filter(move |(of, _)| usize::from(**of) == group).map(|(_, report)| report)
     }
 
+    /// The first worker that a member of a group names.
+    pub(super) fn worker<'a>(&self, group: usize, reports: &'a [Report]) -> Option<Cow<'a, str>> {
+        let first = self.groups.get(group).map_or(reports.len(), |group| group.first);
+        let members = self.of.iter().zip(reports).skip(first).filter(|(of, _)| usize::from(**of) == group);
+        members.map(|(_, report)| report).find_map(Report::worker)
+    }
+
     fn admits(&self, index: usize, report: &Report, reports: &[Report]) -> bool {
         let group = &self.groups[index];
         if group.kind != report.kind() || !group.reaches(report) {
@@ -83,9 +86,8 @@ impl Grouping {
         if report.kind() == Kind::Revoked {
             return true;
         }
-        let worker = report.facts().worker;
-        (group.worker == 0 || worker == 0 || group.worker == worker)
-            && !self.members(index, reports).any(|member| member.same_source(report))
+        let is_other = |worker| self.worker(index, reports).is_some_and(|known| known != worker);
+        !report.worker().is_some_and(is_other) && !self.members(index, reports).any(|member| member.same_source(report))
     }
 }
 

@@ -119,6 +119,26 @@ proptest! {
     }
 
     #[test]
+    fn a_part_that_is_not_wanted_is_all_that_a_row_lacks((engine, reports) in any_trace(), wanted in 0_u8..=0x7f) {
+        let task = task(engine, reports);
+        let parts = [
+            (Parts::ARGS, "args"), (Parts::KWARGS, "kwargs"), (Parts::RESULT, "result"), (Parts::EXCEPTION, "exception"),
+            (Parts::EXCEPTION, "traceback"), (Parts::ETA, "eta"), (Parts::RELATIVES, "parent_task_id"),
+            (Parts::RELATIVES, "root_task_id"), (Parts::TAGS, "tags"),
+        ];
+        let each = [Parts::ARGS, Parts::KWARGS, Parts::RESULT, Parts::EXCEPTION, Parts::ETA, Parts::RELATIVES, Parts::TAGS];
+        let is_wanted = |part: Parts| each.iter().position(|it| *it == part).is_some_and(|bit| wanted & 1 << bit != 0);
+        let asked = each.into_iter().filter(|part| is_wanted(*part)).fold(Parts::NONE, Parts::and);
+        let mut whole = serde_json::to_value(task.row(ProjectId::NIL)).unwrap();
+        for (part, member) in parts {
+            if !is_wanted(part) {
+                whole[member] = if member == "tags" { serde_json::json!([]) } else { serde_json::Value::Null };
+            }
+        }
+        prop_assert_eq!(serde_json::to_value(task.row_of(ProjectId::NIL, asked)).unwrap(), whole);
+    }
+
+    #[test]
     fn a_stored_value_is_read_back_whole((engine, reports) in any_trace()) {
         let task = recorded(engine, &reports);
         let bytes = task.to_bytes();

@@ -81,6 +81,7 @@ impl<'a> Reader<'a> {
         self.at == self.bytes.len()
     }
 
+    #[inline]
     fn take(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
         let end = self.at.checked_add(length).ok_or(Malformed)?;
         let taken = self.bytes.get(self.at..end).ok_or(Malformed)?;
@@ -88,14 +89,17 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
+    #[inline]
     fn number<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         self.take(N)?.try_into().map_err(|_| Malformed)
     }
 
+    #[inline]
     fn byte(&mut self) -> Result<u8, Malformed> {
         Ok(self.number::<1>()?[0])
     }
 
+    #[inline]
     fn length(&mut self, width: u8) -> Result<usize, Malformed> {
         Ok(match width {
             1 => usize::from(self.byte()?),
@@ -104,6 +108,7 @@ impl<'a> Reader<'a> {
         })
     }
 
+    #[inline]
     pub(super) fn map(&mut self) -> Result<usize, Malformed> {
         match self.byte()? {
             tag @ 0x80..=0x8f => Ok(usize::from(tag & 0x0f)),
@@ -113,6 +118,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline]
     pub(super) fn array(&mut self) -> Result<usize, Malformed> {
         match self.byte()? {
             tag @ 0x90..=0x9f => Ok(usize::from(tag & 0x0f)),
@@ -122,7 +128,13 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline]
     pub(super) fn str(&mut self) -> Result<&'a str, Malformed> {
+        std::str::from_utf8(self.name()?).map_err(|_| Malformed)
+    }
+
+    /// A string's bytes, for those that are only compared.
+    pub(super) fn name(&mut self) -> Result<&'a [u8], Malformed> {
         let length = match self.byte()? {
             tag @ 0xa0..=0xbf => usize::from(tag & 0x1f),
             0xd9 => self.length(1)?,
@@ -130,9 +142,10 @@ impl<'a> Reader<'a> {
             0xdb => self.length(4)?,
             _ => return Err(Malformed),
         };
-        std::str::from_utf8(self.take(length)?).map_err(|_| Malformed)
+        self.take(length)
     }
 
+    #[inline]
     pub(super) fn bin16(&mut self) -> Result<[u8; 16], Malformed> {
         match (self.byte()?, self.byte()?) {
             (0xc4, 16) => self.number(),
@@ -140,6 +153,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline]
     pub(super) fn u8(&mut self) -> Result<u8, Malformed> {
         match self.byte()? {
             tag @ 0..=0x7f => Ok(tag),
@@ -148,6 +162,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline]
     pub(super) fn i64(&mut self) -> Result<i64, Malformed> {
         match self.byte()? {
             0xd3 => Ok(i64::from_be_bytes(self.number()?)),

@@ -1,22 +1,23 @@
 //! Reports: single things that were said about a task, and how an agent's event becomes one.
 //!
-//! A report is packed once, when it is heard, and from then on copied as bytes; beside the bytes stands what
-//! grouping and the header need, so that recording the next report parses nothing again.
+//! A report is packed once, when it is heard, and from then on copied as bytes; beside the bytes stands what its
+//! body says, once somebody asked for it.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::body::{self, Body};
+use super::body::{self, Body, Member};
 use super::kind::Kind;
 use super::limit;
 use super::pack::{self, Malformed, Reader};
 use super::priority::Priority;
+use super::said::{Said, Span, token};
 use crate::engine::Engine;
 use crate::id::address::TaskKey;
 use crate::id::derived::derived;
@@ -110,7 +111,7 @@ impl Sighting {
             cut: matches!(body, Cow::Owned(_)),
             worker: None,
         };
-        let report = Report::pack(&draft, engine);
+        let report = Report::pack(&draft);
         Ok(Self { engine, key: TaskKey::new(engine, task_id), task_id: task_id.to_owned(), report })
     }
 }
@@ -144,29 +145,6 @@ fn event_id(event: &EventFields<'_>, task_id: &str) -> EventId {
     EventId::from_uuid(uuid)
 }
 
-/// A stretch of a report's packed bytes; length 0 is absent.
-#[derive(Clone, Copy, Debug, Default)]
-struct Span {
-    start: u32,
-    length: u32,
-}
-
-impl Span {
-    fn of(part: &str, whole: &[u8]) -> Self {
-        // Both come from one buffer, so the difference of the addresses is the offset.
-        let start = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
-        Self { start: start as u32, length: part.len() as u32 }
-    }
-
-    fn text(self, packed: &[u8]) -> Option<&str> {
-        if self.length == 0 {
-            return None;
-        }
-        let bytes = packed.get(self.start as usize..(self.start + self.length) as usize)?;
-        std::str::from_utf8(bytes).ok()
-    }
-}
-
 /// What goes into a packed report.
 struct Draft<'a> {
     id: EventId,
@@ -180,17 +158,6 @@ struct Draft<'a> {
     worker: Option<&'a str>,
 }
 
-/// What the header and the grouping need of a body: hashes, so that nothing is allocated.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Facts {
-    /// 0 = no name, or only a placeholder.
-    pub(super) name: u64,
-    pub(super) queue: u64,
-    pub(super) worker: u64,
-    pub(super) priority: Option<Priority>,
-    pub(super) runtime_ms: Option<u32>,
-}
-
 /// One thing that was said about a task; never changed afterwards.
 #[derive(Clone)]
 pub struct Report {
@@ -201,11 +168,9 @@ pub struct Report {
     occurred_at: Timestamp,
     worker_id: Span,
     body: Span,
-    name: Span,
-    queue: Span,
+    /// The worker's JSON token, kept when the body is not.
     worker: Span,
-    root: Span,
-    facts: Facts,
+    said: OnceLock<Said>,
 }
 
 impl fmt::Debug for Report {
@@ -251,7 +216,7 @@ impl Report {
             cut: false,
             worker: None,
         };
-        Self::pack(&draft, Engine::Celery)
+        Self::pack(&draft)
     }
 
     pub const fn id(&self) -> EventId {
@@ -283,26 +248,57 @@ impl Report {
 
     /// The engine worker the event names (`data.worker`).
     pub fn worker(&self) -> Option<Cow<'_, str>> {
-        self.worker.text(&self.packed).and_then(body::unquote)
+        if self.body.is_absent() {
+            return self.worker.text(&self.packed).and_then(body::unquote);
+        }
+        self.said().text(Member::Worker, &self.packed)
     }
 
     /// The queue the event names, as a user knows it.
     pub fn queue(&self, engine: Engine) -> Option<Cow<'_, str>> {
-        self.queue.text(&self.packed).and_then(body::unquote).map(|queue| user_queue(engine, queue))
+        self.said().text(Member::Queue, &self.packed).map(|queue| user_queue(engine, queue))
     }
 
     /// The task's name, placeholder or real.
     pub fn name(&self) -> Option<Cow<'_, str>> {
-        self.name.text(&self.packed).and_then(body::unquote)
+        self.said().text(Member::TaskName, &self.packed)
     }
 
     /// The root of the tree the event speaks of, the task itself included.
     pub(super) fn root(&self) -> Option<Cow<'_, str>> {
-        self.root.text(&self.packed).and_then(body::unquote)
+        self.said().text(Member::RootTaskId, &self.packed)
     }
 
-    pub(super) const fn facts(&self) -> &Facts {
-        &self.facts
+    /// Whether it has a name that is no placeholder.
+    pub(super) fn has_name(&self) -> bool {
+        self.said().has_name
+    }
+
+    pub(super) fn has_queue(&self) -> bool {
+        self.said().has_queue
+    }
+
+    pub(super) fn priority(&self) -> Option<Priority> {
+        self.said().priority
+    }
+
+    /// What the engine measured.
+    pub(super) fn runtime_ms(&self) -> Option<u32> {
+        self.said().runtime_ms
+    }
+
+    /// A member of the body, as its JSON text.
+    pub(super) fn member(&self, member: Member) -> Option<&str> {
+        self.said().member(member, &self.packed)
+    }
+
+    /// The members of the body.
+    pub(super) fn read(&self) -> Body<'_> {
+        self.body().map(Body::read).unwrap_or_default()
+    }
+
+    fn said(&self) -> &Said {
+        self.said.get_or_init(|| Said::read(self.body(), &self.packed))
     }
 
     pub(super) fn packed(&self) -> &[u8] {
@@ -310,7 +306,7 @@ impl Report {
     }
 
     pub(super) const fn body_bytes(&self) -> usize {
-        self.body.length as usize
+        self.body.length()
     }
 
     /// Order within a task.
@@ -321,7 +317,7 @@ impl Report {
     /// Whether both came from one process over one channel (in-process signal or broker stream).
     pub(super) fn same_source(&self, other: &Self) -> bool {
         self.agent == other.agent
-            && (self.worker.length == 0) == (other.worker.length == 0)
+            && self.worker_token().is_some() == other.worker_token().is_some()
             && self.worker_id() == other.worker_id()
     }
 
@@ -341,8 +337,13 @@ impl Report {
             .then_with(|| self.kind.cmp(&other.kind))
     }
 
+    /// The JSON token of the worker's name.
+    fn worker_token(&self) -> Option<&str> {
+        if self.body.is_absent() { self.worker.text(&self.packed) } else { token(self.member(Member::Worker)) }
+    }
+
     /// The same report without its body; what grouping needs stays.
-    pub(super) fn without_body(&self, engine: Engine) -> Self {
+    pub(super) fn without_body(&self) -> Self {
         let draft = Draft {
             id: self.id,
             agent: self.agent,
@@ -351,12 +352,12 @@ impl Report {
             occurred_at: self.occurred_at,
             body: None,
             cut: true,
-            worker: self.worker.text(&self.packed),
+            worker: self.worker_token(),
         };
-        Self::pack(&draft, engine)
+        Self::pack(&draft)
     }
 
-    fn pack(draft: &Draft<'_>, engine: Engine) -> Self {
+    fn pack(draft: &Draft<'_>) -> Self {
         let body_bytes = draft.body.map_or(0, str::len);
         let mut out = Vec::with_capacity(96 + draft.worker_id.map_or(0, str::len) + body_bytes);
         let optional = [draft.worker_id.is_some(), draft.body.is_some(), draft.cut, draft.worker.is_some()];
@@ -385,23 +386,23 @@ impl Report {
             pack::str(&mut out, "c");
             pack::bool(&mut out, true);
         }
-        Self::unpack(Bytes::from(out), engine).expect("what was just packed is whole")
+        Self::unpack(Bytes::from(out)).expect("what was just packed is whole")
     }
 
     /// Reads a packed report; members that a later version may add are kept and skipped.
-    pub(super) fn unpack(packed: Bytes, engine: Engine) -> Result<Self, Malformed> {
+    pub(super) fn unpack(packed: Bytes) -> Result<Self, Malformed> {
         let (mut id, mut agent, mut kind, mut occurred_at) = (None, None, None, None);
         let (mut worker_id, mut worker, mut json) = (None, None, None);
         let mut reader = Reader::new(&packed);
         for _ in 0..reader.map()? {
-            match reader.str()? {
-                "i" => id = Some(EventId::from_bytes(reader.bin16()?)),
-                "a" => agent = Some(AgentId::from_bytes(reader.bin16()?)),
-                "k" => kind = Some(Kind::from_tag(reader.u8()?).ok_or(Malformed)?),
-                "o" => occurred_at = Some(Timestamp::from_micros(reader.i64()?)),
-                "p" => worker_id = Some(reader.str()?),
-                "w" => worker = Some(reader.str()?),
-                "b" => json = Some(reader.str()?),
+            match reader.name()? {
+                b"i" => id = Some(EventId::from_bytes(reader.bin16()?)),
+                b"a" => agent = Some(AgentId::from_bytes(reader.bin16()?)),
+                b"k" => kind = Some(Kind::from_tag(reader.u8()?).ok_or(Malformed)?),
+                b"o" => occurred_at = Some(Timestamp::from_micros(reader.i64()?)),
+                b"p" => worker_id = Some(reader.str()?),
+                b"w" => worker = Some(reader.str()?),
+                b"b" => json = Some(reader.str()?),
                 _ => reader.skip()?,
             }
         }
@@ -412,23 +413,8 @@ impl Report {
             return Err(Malformed);
         };
         let span = |part: Option<&str>| part.map_or_else(Span::default, |part| Span::of(part, &packed));
-        let body = Body::read(json.unwrap_or("{}"));
-        let token = |raw: Option<&serde_json::value::RawValue>| {
-            let token = raw.map(serde_json::value::RawValue::get);
-            span(token.filter(|token| token.len() > 2 && token.starts_with('"')))
-        };
-        let (name, queue, root) = (token(body.task_name), token(body.queue), token(body.root_task_id));
-        let worker = if json.is_some() { token(body.worker) } else { span(worker) };
-        let (worker_id, json) = (span(worker_id), span(json));
-        let text = |span: Span| span.text(&packed).and_then(body::unquote);
-        let facts = Facts {
-            name: text(name).filter(|name| !is_placeholder(name)).map_or(0, |name| hash64(&name)),
-            queue: text(queue).map_or(0, |queue| hash64(&user_queue(engine, queue))),
-            worker: text(worker).map_or(0, |worker| hash64(&worker)),
-            priority: body::text(body.priority).and_then(|word| word.parse().ok()),
-            runtime_ms: body::millis(body.runtime_ms),
-        };
-        Ok(Self { id, agent, kind, occurred_at, worker_id, body: json, name, queue, worker, root, facts, packed })
+        let (worker_id, worker, body) = (span(worker_id), span(worker), span(json));
+        Ok(Self { id, agent, kind, occurred_at, worker_id, body, worker, said: OnceLock::new(), packed })
     }
 }
 
@@ -438,11 +424,6 @@ pub(crate) fn hash64(text: &str) -> u64 {
     let mut head = [0; 8];
     head.copy_from_slice(&hash[..8]);
     u64::from_le_bytes(head).max(1)
-}
-
-/// Whether an agent that does not know a task's name filled in one of its own.
-pub(super) fn is_placeholder(name: &str) -> bool {
-    name == "unknown" || name.starts_with("<unknown")
 }
 
 /// Dramatiq waits with a retry in `<queue>.DQ`: to a user that is the same queue.

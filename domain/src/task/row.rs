@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::body::{self, Body};
+use super::body::{self, Body, Member};
 use super::derive::{Outline, first_preferring_received};
 use super::exception;
 use super::group::Grouping;
@@ -85,40 +85,70 @@ impl PartialEq for TaskRow {
     }
 }
 
+/// The members of a row that cost something to derive; the others it always has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts(u8);
+
+impl Parts {
+    pub const NONE: Self = Self(0);
+    pub const ARGS: Self = Self(1);
+    pub const KWARGS: Self = Self(1 << 1);
+    pub const RESULT: Self = Self(1 << 2);
+    /// `exception` and `traceback`.
+    pub const EXCEPTION: Self = Self(1 << 3);
+    pub const ETA: Self = Self(1 << 4);
+    /// `parent_task_id` and `root_task_id`.
+    pub const RELATIVES: Self = Self(1 << 5);
+    pub const TAGS: Self = Self(1 << 6);
+    pub const ALL: Self = Self(0x7f);
+
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    const fn has(self, part: Self) -> bool {
+        self.0 & part.0 != 0
+    }
+}
+
 impl TaskRow {
-    pub(super) fn derive(task: &Task, project: ProjectId, grouping: &Grouping) -> Self {
+    pub(super) fn derive(task: &Task, project: ProjectId, grouping: &Grouping, parts: Parts) -> Self {
         let (engine, task_id) = (task.engine(), task.task_id());
         let reports = task.reports();
         let outline = Outline::new(engine, reports, grouping);
-        let bodies: Vec<Body<'_>> = reports.iter().map(|report| Body::read(report.body().unwrap_or("{}"))).collect();
-        let first = |wanted: &dyn Fn(&Body<'_>) -> bool| {
-            let mut any = None;
-            for (index, report) in reports.iter().enumerate().filter(|(index, _)| wanted(&bodies[*index])) {
-                if report.kind() == Kind::Received {
-                    return Some(bodies[index]);
-                }
-                any = any.or(Some(bodies[index]));
-            }
-            any
-        };
-        let of_group = |index: usize| -> Vec<Body<'_>> {
-            let members = grouping.of.iter().zip(&bodies);
-            members.filter(|(group, _)| usize::from(**group) == index).map(|(_, body)| *body).collect()
+        let of_group = |index: usize| {
+            let members = grouping.of.iter().zip(reports);
+            members.filter(move |(group, _)| usize::from(**group) == index).map(|(_, report)| report)
         };
         let (exception, traceback) = match (outline.state, outline.latest) {
-            (State::Failed | State::Retried, Some(latest)) => exception::exception(engine, &of_group(latest)),
+            (State::Failed | State::Retried, Some(latest)) if parts.has(Parts::EXCEPTION) => {
+                let bodies: Vec<Body<'_>> = of_group(latest).map(Report::read).collect();
+                exception::exception(engine, &bodies)
+            }
             (State::Received | State::Started | State::Succeeded | State::Cancelled | State::Lost, _)
-            | (State::Failed | State::Retried, None) => (None, None),
+            | (State::Failed | State::Retried, _) => (None, None),
         };
         let result = match (outline.state, outline.ended) {
-            (State::Succeeded, Some(end)) => of_group(end).into_iter().find_map(|body| body::value(body.result)),
-            (State::Succeeded, None)
+            (State::Succeeded, Some(end)) if parts.has(Parts::RESULT) => {
+                of_group(end).find_map(|report| body::value(report.member(Member::Result)))
+            }
+            (State::Succeeded, _)
             | (State::Received | State::Started | State::Failed | State::Cancelled | State::Retried | State::Lost, _) => {
                 None
             }
         };
-        let relative =
-            |raw: Option<&RawValue>| body::text(raw).filter(|other| is_relative(other, task_id)).map(Cow::into_owned);
+        let shaped = |part, member, open| {
+            let wanted = |report: &'_ Report| report.member(member).is_some_and(|raw| raw.starts_with(open));
+            let first = parts.has(part).then(|| first_preferring_received(reports, wanted)).flatten();
+            first.and_then(|index| reports[index].member(member)).and_then(raw)
+        };
+        let relative = |member| {
+            let other = |report: &Report| {
+                let other = body::text(report.member(member)).filter(|other| is_relative(other, task_id));
+                other.map(Cow::into_owned)
+            };
+            if parts.has(Parts::RELATIVES) { first_of(reports, other) } else { None }
+        };
         Self {
             id: task.id(),
             project_id: project,
@@ -128,27 +158,21 @@ impl TaskRow {
             queue: outline.queue.and_then(|index| reports[index].queue(engine)).map(Cow::into_owned),
             state: outline.state,
             priority: outline.priority,
-            args: first(&|body| shaped(body.args, '[').is_some())
-                .and_then(|body| shaped(body.args, '['))
-                .map(ToOwned::to_owned),
-            kwargs: first(&|body| shaped(body.kwargs, '{').is_some())
-                .and_then(|body| shaped(body.kwargs, '{'))
-                .map(ToOwned::to_owned),
-            result: result.map(ToOwned::to_owned),
+            args: shaped(Parts::ARGS, Member::Args, '['),
+            kwargs: shaped(Parts::KWARGS, Member::Kwargs, '{'),
+            result: result.and_then(raw),
             exception,
             traceback,
             retry_count: outline.retry_count,
-            eta: first(&|body| eta(body).is_some()).and_then(|body| eta(&body)),
+            eta: if parts.has(Parts::ETA) { first_of(reports, eta) } else { None },
             received_at: task.id().received_at(),
             started_at: outline.started_at,
             finished_at: outline.finished_at,
             runtime_ms: outline.runtime_ms,
             worker_name: outline.worker.and_then(|index| reports[index].worker()).map(Cow::into_owned),
-            parent_task_id: first(&|body| relative(body.parent_task_id).is_some())
-                .and_then(|body| relative(body.parent_task_id)),
-            root_task_id: first(&|body| relative(body.root_task_id).is_some())
-                .and_then(|body| relative(body.root_task_id)),
-            tags: first(&|body| !tags(body).is_empty()).map(|body| tags(&body)).unwrap_or_default(),
+            parent_task_id: relative(Member::ParentTaskId),
+            root_task_id: relative(Member::RootTaskId),
+            tags: if parts.has(Parts::TAGS) { first_of(reports, tags).unwrap_or_default() } else { Vec::new() },
             created_at: task.created_at(),
             updated_at: task.updated_at(),
         }
@@ -188,9 +212,22 @@ pub(super) fn root_of(task: &Task) -> Option<String> {
     first_preferring_received(reports, has_root).and_then(|index| reports[index].root()).map(Cow::into_owned)
 }
 
-/// A value that is a JSON array or object, by its opening character.
-fn shaped(raw: Option<&RawValue>, open: char) -> Option<&RawValue> {
-    raw.filter(|raw| raw.get().starts_with(open))
+/// What the first report tells that tells it, a `received` before any other.
+fn first_of<T>(reports: &[Report], told: impl Fn(&Report) -> Option<T>) -> Option<T> {
+    let mut any = None;
+    for report in reports {
+        let it = told(report);
+        if it.is_some() && report.kind() == Kind::Received {
+            return it;
+        }
+        any = any.or(it);
+    }
+    any
+}
+
+/// A JSON text as a value that is written as it stands.
+fn raw(json: &str) -> Option<Box<RawValue>> {
+    RawValue::from_string(json.to_owned()).ok()
 }
 
 fn is_relative(other: &str, task_id: &str) -> bool {
@@ -206,20 +243,22 @@ fn name(task_id: &str, reports: &[Report], real: Option<usize>) -> String {
 }
 
 /// An RFC 3339 text or POSIX seconds.
-fn eta(body: &Body<'_>) -> Option<Timestamp> {
-    let raw = body::value(body.eta)?;
+fn eta(report: &Report) -> Option<Timestamp> {
+    let raw = body::value(report.member(Member::Eta))?;
     match body::text(Some(raw)) {
         Some(text) => Timestamp::parse(&text).or_else(|_| Timestamp::parse(&format!("{text}Z"))).ok(),
         None => {
-            let seconds: f64 = raw.get().parse().ok()?;
+            let seconds: f64 = raw.parse().ok()?;
             (0.0..4e10).contains(&seconds).then(|| Timestamp::from_micros((seconds * 1e6).round() as i64))
         }
     }
 }
 
 /// The strings of an array.
-fn tags(body: &Body<'_>) -> Vec<String> {
-    let Some(raw) = body::value(body.tags) else { return Vec::new() };
-    let Ok(tags) = serde_json::from_str::<Vec<&RawValue>>(raw.get()) else { return Vec::new() };
-    tags.into_iter().filter_map(|tag| body::text(Some(tag))).map(Cow::into_owned).collect()
+fn tags(report: &Report) -> Option<Vec<String>> {
+    let raw = body::value(report.member(Member::Tags))?;
+    let tags: Vec<&RawValue> = serde_json::from_str(raw).ok()?;
+    let tags: Vec<String> =
+        tags.into_iter().filter_map(|tag| body::text(Some(tag.get()))).map(Cow::into_owned).collect();
+    (!tags.is_empty()).then_some(tags)
 }

@@ -5,6 +5,8 @@
 //! id, "a" agent, "k" kind, "o" occurred_at, "p" the reporting process, "b" body as JSON text, "c" the body
 //! was cut or dropped, "w" the worker when the body was dropped.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use super::derive::{self, Outline};
@@ -13,8 +15,8 @@ use super::header::{self, BadValue, Header};
 use super::kind::Kind;
 use super::limit;
 use super::pack::{self, Malformed, Reader};
-use super::report::{FUTURE_MAX_SECS, Report};
-use super::row::{self, TaskEvent, TaskRow};
+use super::report::{FUTURE_MAX_SECS, Report, hash64};
+use super::row::{self, Parts, TaskEvent, TaskRow};
 use crate::engine::Engine;
 use crate::id::ProjectId;
 use crate::id::address::{Layout, TaskId, TaskKey};
@@ -158,12 +160,16 @@ impl Task {
 
     /// When it was retried, and the hash of the worker that said so, 0 = none; as many as the header counts.
     pub fn retries(&self) -> impl Iterator<Item = (Timestamp, u64)> {
-        let of_kind = |kind: Kind| self.grouping.groups.iter().filter(move |group| group.kind == kind);
+        let of_kind = |kind: Kind| {
+            let groups = self.grouping.groups.iter().enumerate();
+            groups.filter(move |(_, group)| group.kind == kind)
+        };
         let said = of_kind(Kind::Retried).count();
         // Where nothing else tells of a retry, the starts beyond the first do.
         let (kind, skipped) =
             if said < self.header.retry_count as usize { (Kind::Started, 1) } else { (Kind::Retried, 0) };
-        of_kind(kind).skip(skipped).map(|group| (group.at, group.worker))
+        let worker = |group| self.grouping.worker(group, &self.reports).map_or(0, |worker| hash64(&worker));
+        of_kind(kind).skip(skipped).map(move |(index, group)| (group.at, worker(index)))
     }
 
     /// Deleted, and not run again since.
@@ -220,7 +226,12 @@ impl Task {
 
     /// The row that readers see.
     pub fn row(&self, project: ProjectId) -> TaskRow {
-        TaskRow::derive(self, project, &self.grouping)
+        self.row_of(project, Parts::ALL)
+    }
+
+    /// The row with the parts that are wanted; the others are as if nothing was heard of them.
+    pub fn row_of(&self, project: ProjectId, parts: Parts) -> TaskRow {
+        TaskRow::derive(self, project, &self.grouping, parts)
     }
 
     /// The task's events, newest first, one for each physical event.
@@ -262,13 +273,16 @@ impl Task {
         task.header = header;
         let mut reader = Reader::new(body);
         for _ in 0..reader.map()? {
-            match reader.str()? {
-                "t" => task.task_id = reader.str()?.into(),
-                "r" => {
-                    for _ in 0..reader.array()? {
+            match reader.name()? {
+                b"t" => task.task_id = reader.str()?.into(),
+                b"r" => {
+                    let count = reader.array()?;
+                    // The count is not to be believed: a report takes some bytes.
+                    task.reports.reserve_exact(count.min(body.len() / 32));
+                    for _ in 0..count {
                         let start = reader.at();
                         reader.skip()?;
-                        let report = Report::unpack(body.slice(start..reader.at()), header.engine)?;
+                        let report = Report::unpack(body.slice(start..reader.at()))?;
                         if task.reports.last().is_some_and(|last| last.place() >= report.place()) {
                             return Err(Malformed);
                         }
@@ -319,16 +333,18 @@ impl Task {
         }
         self.grouping = Grouping::new(self.header.engine, &self.reports);
         let outline = Outline::new(self.header.engine, &self.reports, &self.grouping);
-        let fact = |index: Option<usize>| index.map(|index| self.reports[index].facts());
+        let engine = self.header.engine;
+        let hash = |text: Option<Cow<'_, str>>| text.map_or(0, |text| hash64(&text));
+        let of = |index: Option<usize>| index.map(|index| &self.reports[index]);
         self.header.state = outline.state;
         self.header.hidden = outline.hidden;
         self.header.priority = outline.priority;
         self.header.retry_count = outline.retry_count;
         self.header.finished_at = outline.finished_at;
         self.header.runtime_ms = outline.runtime_ms;
-        self.header.name = fact(outline.name).map_or(0, |facts| facts.name);
-        self.header.queue = fact(outline.queue).map_or(0, |facts| facts.queue);
-        self.header.worker = fact(outline.worker).map_or(0, |facts| facts.worker);
+        self.header.name = hash(of(outline.name).and_then(Report::name));
+        self.header.queue = hash(of(outline.queue).and_then(|report| report.queue(engine)));
+        self.header.worker = hash(of(outline.worker).and_then(Report::worker));
     }
 
     /// Keeps the newest reports and bodies within the limits, and always the first `received` and a deletion.
@@ -352,7 +368,7 @@ impl Task {
             full |= reports > limit::BODIES_MAX || bytes > limit::BODIES_BYTES_MAX || report.body().is_none();
             if full && report.body().is_some() {
                 self.header.history_truncated = true;
-                kept.push(report.without_body(self.header.engine));
+                kept.push(report.without_body());
             } else {
                 kept.push(report);
             }
