@@ -9,7 +9,7 @@
 //! marked   ... by reading those that marks name
 //! segments which partitions there are
 //! read     list, count, detail, events, selection
-//! export   the same walk in pages, as long as it takes
+//! export   the same walk in chunks, as long as it takes
 //! tree     every task of one root
 //! ```
 //!
@@ -35,7 +35,7 @@ use std::sync::Arc;
 use domain::id::ProjectId;
 use domain::time::Timestamp;
 
-pub use self::export::Export;
+pub use self::export::{Chunk, Export};
 pub use self::keep::{Found, taken_by};
 pub use self::key::Slot;
 pub use self::read::{EventPage, TaskPage};

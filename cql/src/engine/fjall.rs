@@ -23,7 +23,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use fjall::config::CompressionPolicy;
 use fjall::{CompressionType, Database, KeyspaceCreateOptions, Readable as _};
 use tokio::sync::{Semaphore, oneshot};
@@ -210,7 +210,9 @@ impl Inner {
             let Some(guard) = next else { break };
             let (key, stored) = guard.into_inner().map_err(unavailable)?;
             if let Some(value) = layout::live(stored.into(), now)? {
-                page.push(Row { clustering: Bytes::from(key).slice(prefix.len()..), value });
+                let mut clustering = Bytes::from(key);
+                clustering.advance(prefix.len());
+                page.push(Row { clustering, value });
             }
         }
         Ok(page)

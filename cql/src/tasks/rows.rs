@@ -10,7 +10,8 @@ use std::ops::Bound;
 use bytes::Bytes;
 use domain::id::ProjectId;
 use domain::id::address::TaskId;
-use futures_util::future::try_join_all;
+use futures_util::FutureExt as _;
+use futures_util::future::{self, BoxFuture, try_join_all};
 
 use super::key::{self, Segment};
 use super::segments::Segments;
@@ -19,6 +20,8 @@ use crate::table::Table;
 
 /// Partitions read at once.
 pub(super) const READS_MAX: usize = 32;
+/// Open partitions up to which one is read ahead; more are enough to wait for at once.
+const AHEAD_MAX: usize = 4;
 
 /// A stretch of ids.
 #[derive(Clone, Copy, Debug)]
@@ -42,22 +45,26 @@ pub(super) struct Rows<'a> {
     project: ProjectId,
     ids: Stretch,
     segments: Segments<'a>,
-    open: Vec<Partition>,
+    open: Vec<Partition<'a>>,
     /// Rows read from a partition at once.
     page: usize,
+    /// Whether the next page is on its way while one is looked at.
+    reads_ahead: bool,
 }
 
 /// One partition, from the walk's place down.
-struct Partition {
+struct Partition<'a> {
     rows: VecDeque<Row>,
     /// What is not read yet.
     rest: Option<Range>,
+    /// The first page of it, when that is on its way already.
+    ahead: Option<BoxFuture<'a, Result<Vec<Row>>>>,
 }
 
 impl<'a> Rows<'a> {
-    pub(super) fn new(store: &'a dyn Store, project: ProjectId, ids: Stretch, page: usize) -> Self {
+    pub(super) fn new(store: &'a dyn Store, project: ProjectId, ids: Stretch, page: usize, reads_ahead: bool) -> Self {
         let segments = Segments::new(store, project, ids.lower, ids.upper.0);
-        Self { store, project, ids, segments, open: Vec::new(), page }
+        Self { store, project, ids, segments, open: Vec::new(), page, reads_ahead }
     }
 
     /// The values of the next id, one for each of its writers.
@@ -69,7 +76,7 @@ impl<'a> Rows<'a> {
             if !due.is_empty() {
                 for segment in due {
                     let rest = self.range(&segment);
-                    self.open.push(Partition { rows: VecDeque::new(), rest: Some(rest) });
+                    self.open.push(Partition { rows: VecDeque::new(), rest: Some(rest), ahead: None });
                 }
                 continue;
             }
@@ -80,10 +87,11 @@ impl<'a> Rows<'a> {
 
     /// Reads a page of every open partition that has run out, and drops those that have ended.
     async fn refill(&mut self) -> Result<()> {
-        let mut dry: Vec<&mut Partition> =
+        let (store, reads_ahead) = (self.store, self.reads_ahead && self.open.len() <= AHEAD_MAX);
+        let mut dry: Vec<&mut Partition<'a>> =
             self.open.iter_mut().filter(|partition| partition.rows.is_empty() && partition.rest.is_some()).collect();
         for some in dry.chunks_mut(READS_MAX) {
-            try_join_all(some.iter_mut().map(|partition| partition.read(self.store))).await?;
+            try_join_all(some.iter_mut().map(|partition| partition.read(store, reads_ahead))).await?;
         }
         self.open.retain(|partition| !partition.rows.is_empty() || partition.rest.is_some());
         Ok(())
@@ -116,7 +124,7 @@ impl<'a> Rows<'a> {
             if partition.rest.is_none() {
                 return Ok(values);
             }
-            partition.read(self.store).await?;
+            partition.read(self.store, self.reads_ahead).await?;
         }
     }
 
@@ -138,15 +146,25 @@ impl<'a> Rows<'a> {
     }
 }
 
-impl Partition {
-    async fn read(&mut self, store: &dyn Store) -> Result<()> {
+impl<'a> Partition<'a> {
+    async fn read(&mut self, store: &'a dyn Store, reads_ahead: bool) -> Result<()> {
         let Some(range) = self.rest.take() else { return Ok(()) };
         let limit = range.limit;
-        let rows = store.scan(range.clone()).await?;
+        let rows = match self.ahead.take() {
+            Some(reading) => reading.await?,
+            None => store.scan(range.clone()).await?,
+        };
         if rows.len() >= limit
             && let Some(last) = rows.last()
         {
-            self.rest = Some(range.after(&last.clustering));
+            let rest = range.after(&last.clustering);
+            if reads_ahead {
+                let mut reading = store.scan(rest.clone());
+                // It begins when it is asked for the first time.
+                let done = (&mut reading).now_or_never();
+                self.ahead = Some(done.map_or(reading, |rows| future::ready(rows).boxed()));
+            }
+            self.rest = Some(rest);
         }
         self.rows.extend(rows);
         Ok(())

@@ -4,12 +4,14 @@ mod marks;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::engine::Engine;
 use domain::id::address::{Layout, TaskId, TaskKey};
 use domain::id::{AgentId, EventId, ProjectId};
-use domain::task::{EventFields, Filter, Report, Reporter, Sighting, State, Task};
+use domain::task::{EventFields, Filter, Parts, Report, Reporter, Sighting, State, Task, TaskRow};
 use domain::time::Timestamp;
+use tokio::sync::mpsc;
 
 use super::*;
 use crate::engine::fjall::{Fjall, FjallConfig};
@@ -126,15 +128,21 @@ async fn a_walk_shows_each_visible_task_once(tasks: Tasks) {
     let crossed = Filter { since: Some(until), until: Some(since), ..Filter::default() };
     assert!(walk(&tasks, &crossed, 10).await.is_empty());
 
-    let mut export = tasks.export(PROJECT, Filter::default(), now());
-    let mut exported = Vec::new();
-    while let Some(page) = export.next_page().await.unwrap() {
-        exported.extend(page.iter().map(|row| row.id));
-    }
-    assert_eq!(exported, newest_first);
+    let rows = exported(&tasks, &Filter::default(), Parts::ALL).await;
+    assert_eq!(rows.iter().map(|row| row.id).collect::<Vec<_>>(), newest_first);
     let elsewhere = tasks.list(OTHER, &Filter::default(), None, 10, now()).await.unwrap();
     assert!(elsewhere.rows.is_empty() && elsewhere.next.is_none());
     assert!(tasks.is_empty(OTHER, now()).await.unwrap() && !tasks.is_empty(PROJECT, now()).await.unwrap());
+}
+
+async fn exported(tasks: &Tasks, filter: &Filter, parts: Parts) -> Vec<TaskRow> {
+    let (out, mut chunks) = mpsc::channel(1);
+    tokio::spawn(tasks.export(PROJECT, filter.clone(), now()).run(out));
+    let mut rows = Vec::new();
+    while let Some(chunk) = chunks.recv().await {
+        rows.extend(chunk.unwrap().rows(parts).map(|row| row.unwrap()));
+    }
+    rows
 }
 
 #[tokio::test(start_paused = true)]
@@ -177,7 +185,23 @@ async fn every_filter_admits_what_it_says_and_no_more() {
         assert_eq!(shown, wanted, "{filter:?}");
         assert_eq!(shown.len(), count, "{filter:?}");
         assert_eq!(tasks.count(PROJECT, filter, 1000, now()).await.unwrap(), Some(count as u64));
+        let rows: Vec<TaskRow> = all.iter().filter(|row| wanted.contains(&row.id)).cloned().collect();
+        assert_eq!(exported(&tasks, filter, Parts::ALL).await, rows, "an export has the rows of the list");
+        let lean = exported(&tasks, filter, Parts::NONE).await;
+        assert_eq!(lean.iter().map(|row| row.id).collect::<Vec<_>>(), wanted, "whatever it wants of them");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_export_that_nobody_takes_ends() {
+    let tasks = memory();
+    fill(&tasks).await;
+    let (out, mut chunks) = mpsc::channel(1);
+    let running = tokio::spawn(tasks.export(PROJECT, Filter::default(), now()).run(out));
+    let first = chunks.recv().await.unwrap().unwrap();
+    assert_eq!(first.rows(Parts::NONE).count(), 100, "the first chunk is small");
+    drop(chunks);
+    tokio::time::timeout(Duration::from_secs(5), running).await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use domain::id::ProjectId;
 use domain::id::address::TaskId;
-use domain::task::{Header, Prepared, Task, TaskRow};
+use domain::task::{Header, Parts, Prepared, Task, TaskRow};
 use domain::time::Timestamp;
 
 use super::marked::Marked;
@@ -35,6 +35,7 @@ pub struct Walk<'a> {
     ids: Stretch,
     wanted: usize,
     plan: Plan<'a>,
+    reads_ahead: bool,
     looked_at: u64,
 }
 
@@ -66,15 +67,22 @@ impl Tasks {
         let (lower, upper) = (lower.max(oldest), upper.min(newest));
         let upper = after.filter(|after| *after <= upper).map_or((upper, true), |after| (after, false));
         let ids = Stretch { lower, upper };
-        Walk { tasks: self, project, filter, now, ids, wanted, plan: Plan::Undecided, looked_at: 0 }
+        let plan = Plan::Undecided;
+        Walk { tasks: self, project, filter, now, ids, wanted, plan, reads_ahead: false, looked_at: 0 }
     }
 }
 
 impl<'a> Walk<'a> {
+    /// The same walk, with the next page on its way while one is looked at: for a caller that wants them all.
+    pub(super) fn ahead(mut self) -> Self {
+        self.reads_ahead = true;
+        self
+    }
+
     /// The next visible row that the filter admits.
     pub async fn next_row(&mut self) -> Result<Option<TaskRow>> {
-        while let Some((id, values)) = self.next_values().await? {
-            if let Some(task) = self.admitted(id, &values)? {
+        while let Some((id, values)) = self.next_candidate().await? {
+            if let Some(task) = admitted(&self.filter, id, &values)? {
                 let row = task.row(self.project);
                 if self.filter.admits(&row) {
                     return Ok(Some(row));
@@ -84,18 +92,31 @@ impl<'a> Walk<'a> {
         Ok(None)
     }
 
-    /// The next id that the filter admits, and whether one was found; rows are derived only where a header
-    /// cannot decide.
+    /// The next id that the filter admits; rows are derived only where a header cannot decide.
     pub async fn next_id(&mut self) -> Result<Option<TaskId>> {
-        while let Some((id, values)) = self.next_values().await? {
-            if self.filter.is_decided_by_header() {
-                if self.admits_headers(id, &values)? {
-                    return Ok(Some(id));
-                }
-            } else if let Some(task) = self.admitted(id, &values)?
-                && self.filter.admits(&task.row(self.project))
+        while let Some((id, values)) = self.next_candidate().await? {
+            if self.filter.is_decided_by_header() && values.len() == 1 {
+                return Ok(Some(id));
+            }
+            if let Some(task) = admitted(&self.filter, id, &values)?
+                && (self.filter.is_decided_by_header() || self.filter.admits(&task.row_of(self.project, Parts::NONE)))
             {
                 return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next stored task, unless its header says that no reader of this walk wants it.
+    pub(super) async fn next_candidate(&mut self) -> Result<Option<Stored>> {
+        while let Some((id, values)) = self.next_values().await? {
+            // Another writer may know what this row does not, so only a lone row is judged by its header.
+            let is_refused = match &*values {
+                [one] => !self.filter.admits_header(&header(one)?),
+                _ => false,
+            };
+            if !is_refused {
+                return Ok(Some((id, values)));
             }
         }
         Ok(None)
@@ -118,18 +139,6 @@ impl<'a> Walk<'a> {
                 Ok(keep::unite(id, several.iter())?.is_some_and(|task| self.filter.admits_header(task.header())))
             }
         }
-    }
-
-    /// The task, unless its header says that no reader of this walk wants it.
-    fn admitted(&self, id: TaskId, values: &[Bytes]) -> Result<Option<Task>> {
-        // Another writer may know what this row does not, so only a lone row is judged by its header.
-        if let [one] = values
-            && !self.filter.admits_header(&header(one)?)
-        {
-            return Ok(None);
-        }
-        let task = keep::unite(id, values.iter())?;
-        Ok(task.filter(|task| self.filter.admits_header(task.header())))
     }
 
     async fn next_values(&mut self) -> Result<Option<Stored>> {
@@ -159,10 +168,11 @@ impl<'a> Walk<'a> {
 
     fn rows(&self, ids: Stretch) -> Rows<'a> {
         let page = if self.filter.is_everything() { self.wanted } else { self.wanted.saturating_mul(4) };
-        Rows::new(&*self.tasks.store, self.project, ids, page.saturating_add(1).clamp(PAGE_MIN, PAGE_MAX))
+        let page = page.saturating_add(1).clamp(PAGE_MIN, PAGE_MAX);
+        Rows::new(&*self.tasks.store, self.project, ids, page, self.reads_ahead)
     }
 
-    async fn decide(&self) -> Result<Plan<'a>> {
+    async fn decide(&mut self) -> Result<Plan<'a>> {
         let mut rows = Box::new(self.rows(self.ids));
         let marked = Marked::find(self.tasks, self.project, &self.filter, self.ids, self.wanted, self.now).await?;
         let Some(marked) = marked else { return Ok(Plan::Rows(VecDeque::new(), rows)) };
@@ -179,6 +189,12 @@ impl<'a> Walk<'a> {
         let is_common = matching * NAMED_COST >= PROBE_ROWS;
         Ok(if is_common { Plan::Rows(read, rows) } else { Plan::Marked(Box::new(marked)) })
     }
+}
+
+/// The task of the values of its writers, unless its header says that no reader wants it.
+pub(super) fn admitted(filter: &Prepared<'_>, id: TaskId, values: &[Bytes]) -> Result<Option<Task>> {
+    let task = keep::unite(id, values.iter())?;
+    Ok(task.filter(|task| filter.admits_header(task.header())))
 }
 
 fn header(value: &[u8]) -> Result<Header> {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use domain::task::TaskRow;
+use domain::task::{Parts, TaskRow};
 use domain::time::Timestamp;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
@@ -61,6 +61,25 @@ pub(super) enum Cell<'a> {
 impl Column {
     pub(super) fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|column| column.name() == name)
+    }
+
+    /// What must be derived of a row for these columns.
+    pub(super) fn parts(columns: &[Self]) -> Parts {
+        let part = |column: &Self| match column {
+            Self::Args => Parts::ARGS,
+            Self::Kwargs => Parts::KWARGS,
+            Self::Result => Parts::RESULT,
+            Self::Exception | Self::Traceback => Parts::EXCEPTION,
+            Self::Eta => Parts::ETA,
+            Self::ParentTaskId | Self::RootTaskId => Parts::RELATIVES,
+            Self::Tags => Parts::TAGS,
+            Self::Id | Self::ProjectId | Self::Engine | Self::TaskId | Self::Name | Self::Queue | Self::State => {
+                Parts::NONE
+            }
+            Self::Priority | Self::RetryCount | Self::RuntimeMs | Self::WorkerName | Self::Worker => Parts::NONE,
+            Self::ReceivedAt | Self::StartedAt | Self::FinishedAt | Self::CreatedAt | Self::UpdatedAt => Parts::NONE,
+        };
+        columns.iter().map(part).fold(Parts::NONE, Parts::and)
     }
 
     pub(super) fn cell(self, row: &TaskRow) -> Cell<'_> {

@@ -1,20 +1,25 @@
 //! Exports: the whole filtered result as a stream, in constant memory (contract D8, M18 to M22).
 //!
-//! One task walks and encodes ahead of the client by a few pages and ends when the client is gone. The answer's
-//! status waits a moment for the first page, so that a store that does not answer is a 503 and not a broken
-//! stream; a walk that finds nothing for longer starts to stream without it.
+//! One task walks, a few blocking threads decode and render what it found, in order and ahead of the client by a few
+//! pieces, and all end when the client is gone. The answer's status waits a moment for the first piece, so that a
+//! store that does not answer is a 503 and not a broken stream; a walk that finds nothing for longer starts to stream
+//! without it.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::HeaderValue;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use cql::tasks::Export;
+use cql::StoreError;
+use cql::tasks::{Chunk, Export};
 use csv::{Terminator, WriterBuilder};
-use domain::task::TaskRow;
-use futures_util::{StreamExt, stream};
+use domain::task::{Parts, TaskRow};
+use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
 
 use super::column::{Cell, Column, DEFAULT, Projected, neutral};
@@ -25,9 +30,13 @@ use crate::edge::error::{ApiError, ApiResult};
 use crate::edge::metrics::exported;
 use crate::edge::sheet::{self, Outcome, SheetError, Table};
 
-/// Pieces that may wait for the client.
+/// Chunks that may wait to be rendered, and pieces that may wait for the client.
 const AHEAD: usize = 2;
-/// How long the status waits for the first page.
+/// Chunks that are rendered at once. More would take every core from those who wait for an ack.
+const RENDERED_AT_ONCE: usize = 2;
+/// What a cell takes on average, so that a piece is allocated once.
+const CELL_BYTES: usize = 20;
+/// How long the status waits for the first piece.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Why an export ended before its end; the client sees a stream that is cut off.
@@ -43,6 +52,8 @@ enum ExportError {
     Sheet(#[from] SheetError),
     #[error("rows not encodable")]
     Text(#[from] std::io::Error),
+    #[error("the thread that renders rows ended")]
+    Ended,
 }
 
 type Piece = Result<Bytes, ExportError>;
@@ -60,12 +71,12 @@ pub(super) async fn respond(app: &App, scope: &ProjectScope, query: ListQuery) -
     let tabular = |chosen: Option<Vec<Column>>| chosen.unwrap_or_else(|| DEFAULT.to_vec());
     match query.format {
         Format::Csv => watched(extension, run(export, CsvPages::new(tabular(chosen)), out)),
-        Format::Json | Format::Ndjson => watched(extension, run(export, LinePages(chosen), out)),
+        Format::Json | Format::Ndjson => watched(extension, run(export, LinePages::new(chosen), out)),
         Format::Xlsx => {
-            let pages = stream::unfold(export, |mut export| async {
-                export.next_page().await.transpose().map(|page| (page, export))
-            });
-            watched(extension, sheet::run(pages, Tasks(tabular(chosen)), out));
+            let table = Tasks(tabular(chosen));
+            let parts = Column::parts(&table.0);
+            let pages = rendered(export, move |chunk| chunk.rows(parts).collect(), StoreError::Unavailable);
+            watched(extension, sheet::run(pages, table, out));
         }
     }
     let first = match tokio::time::timeout(PATIENCE, pieces.recv()).await {
@@ -93,98 +104,137 @@ fn watched(format: &'static str, export: impl Future<Output = Outcome> + Send + 
 fn refusal(error: ExportError) -> ApiError {
     match error {
         ExportError::Store(error) | ExportError::Sheet(SheetError::Store(error)) => error.into(),
-        error @ (ExportError::Json(_) | ExportError::Csv(_) | ExportError::Sheet(_) | ExportError::Text(_)) => {
-            ApiError::Internal(Box::new(error))
-        }
+        error @ (ExportError::Json(_)
+        | ExportError::Csv(_)
+        | ExportError::Sheet(_)
+        | ExportError::Text(_)
+        | ExportError::Ended) => ApiError::Internal(Box::new(error)),
     }
 }
 
-/// A text format: what stands in front, and each page's bytes.
-trait Pages {
-    fn head(&mut self) -> Piece;
-    fn page(&mut self, rows: &[TaskRow]) -> Piece;
+/// What is made of each chunk of an export, in their order. `ended` makes an error of a thread that ended.
+fn rendered<P, E>(
+    export: Export,
+    render: impl Fn(&Chunk) -> Result<P, E> + Send + Sync + 'static,
+    ended: impl Fn(Box<dyn std::error::Error + Send + Sync>) -> E + Copy,
+) -> impl Stream<Item = Result<P, E>>
+where
+    P: Send + 'static,
+    E: From<StoreError> + Send + 'static,
+{
+    let (ahead, chunks) = mpsc::channel(AHEAD);
+    // It ends by itself when nobody takes its chunks.
+    tokio::spawn(export.run(ahead));
+    let render = Arc::new(render);
+    let chunks = stream::unfold(chunks, |mut chunks| async { chunks.recv().await.map(|chunk| (chunk, chunks)) });
+    let pages = chunks.map(move |chunk| {
+        let render = Arc::clone(&render);
+        let page = tokio::task::spawn_blocking(move || render(&chunk?));
+        async move { page.await.map_err(|error| ended(Box::new(error))).flatten() }
+    });
+    pages.buffered(RENDERED_AT_ONCE)
 }
 
-async fn run(mut export: Export, mut pages: impl Pages + Send, out: mpsc::Sender<Piece>) -> Outcome {
-    // The first page stands behind the head in one piece; whether there is a head is told by its length.
-    let mut piece = pages.head();
+/// A text format: what stands in front, and each chunk's bytes.
+trait Pages: Send + Sync + 'static {
+    fn head(&self) -> Result<Vec<u8>, ExportError>;
+    fn page(&self, chunk: &Chunk) -> Result<Vec<u8>, ExportError>;
+}
+
+async fn run(export: Export, pages: impl Pages, out: mpsc::Sender<Piece>) -> Outcome {
+    let head = pages.head();
+    let mut rendered = pin!(rendered(export, move |chunk| pages.page(chunk), |_| ExportError::Ended));
+    // What stands in front leaves with the first rows: until those are there, the status is not decided.
+    let mut front = match head {
+        Ok(head) => head,
+        Err(error) => return cut_off(error, &out).await,
+    };
     loop {
-        let is_last = piece.is_err();
-        let is_empty = piece.as_ref().is_ok_and(Bytes::is_empty);
-        if !is_empty && out.send(piece).await.is_err() {
+        let page = tokio::select! {
+            page = rendered.next() => page,
+            () = out.closed() => return Outcome::Abandoned,
+        };
+        let is_last = page.is_none();
+        let page = match page.transpose() {
+            Ok(page) => page.unwrap_or_default(),
+            Err(error) => return cut_off(error, &out).await,
+        };
+        let piece = if front.is_empty() {
+            page
+        } else if page.is_empty() && !is_last {
+            continue;
+        } else {
+            [std::mem::take(&mut front), page].concat()
+        };
+        if !piece.is_empty() && out.send(Ok(Bytes::from(piece))).await.is_err() {
             return Outcome::Abandoned;
         }
         if is_last {
-            return Outcome::Failed;
-        }
-        let page = tokio::select! {
-            page = export.next_page() => page,
-            () = out.closed() => return Outcome::Abandoned,
-        };
-        piece = match page {
-            Ok(None) => return Outcome::Finished,
-            Ok(Some(rows)) => pages.page(&rows),
-            Err(error) => Err(error.into()),
-        };
-        if let Err(error) = &piece {
-            tracing::warn!(error = error as &dyn std::error::Error, "export cut off");
+            return Outcome::Finished;
         }
     }
+}
+
+async fn cut_off(error: ExportError, out: &mpsc::Sender<Piece>) -> Outcome {
+    tracing::warn!(error = &error as &dyn std::error::Error, "export cut off");
+    // A client that is gone needs no reason.
+    drop(out.send(Err(error)).await);
+    Outcome::Failed
 }
 
 struct CsvPages {
     columns: Vec<Column>,
-    /// The size of the page before, so that a page's buffer is allocated once.
-    size: usize,
+    parts: Parts,
 }
 
 impl CsvPages {
     fn new(columns: Vec<Column>) -> Self {
-        Self { columns, size: 0 }
+        Self { parts: Column::parts(&columns), columns }
     }
 
-    fn writer(&self) -> csv::Writer<Vec<u8>> {
-        let buffer = Vec::with_capacity(self.size);
+    fn writer(&self, rows: usize) -> csv::Writer<Vec<u8>> {
+        let buffer = Vec::with_capacity(rows * self.columns.len() * CELL_BYTES);
         WriterBuilder::new().terminator(Terminator::CRLF).from_writer(buffer)
     }
 }
 
-fn finished(writer: csv::Writer<Vec<u8>>) -> Piece {
-    let bytes = writer.into_inner().map_err(|error| ExportError::Text(error.into_error()))?;
-    Ok(Bytes::from(bytes))
+fn finished(writer: csv::Writer<Vec<u8>>) -> Result<Vec<u8>, ExportError> {
+    writer.into_inner().map_err(|error| ExportError::Text(error.into_error()))
 }
 
 impl Pages for CsvPages {
-    fn head(&mut self) -> Piece {
-        let mut writer = self.writer();
+    fn head(&self) -> Result<Vec<u8>, ExportError> {
+        let mut writer = self.writer(1);
         writer.write_record(self.columns.iter().map(|column| column.name()))?;
         finished(writer)
     }
 
-    fn page(&mut self, rows: &[TaskRow]) -> Piece {
-        let mut writer = self.writer();
-        for row in rows {
+    fn page(&self, chunk: &Chunk) -> Result<Vec<u8>, ExportError> {
+        let (mut writer, mut scratch) = (self.writer(chunk.len()), String::new());
+        for row in chunk.rows(self.parts) {
+            let row = row?;
             for column in &self.columns {
-                writer.write_field(text(column.cell(row)).as_bytes())?;
+                writer.write_field(&*text(column.cell(&row), &mut scratch))?;
             }
             writer.write_record(None::<&[u8]>)?;
         }
-        let piece = finished(writer)?;
-        self.size = piece.len() + piece.len() / 8;
-        Ok(piece)
+        finished(writer)
     }
 }
 
-/// A cell as plain text; nothing is the empty text.
-fn text(cell: Cell<'_>) -> Cow<'_, str> {
-    match cell {
-        Cell::Empty => Cow::Borrowed(""),
-        Cell::Text(text) => neutral(text),
-        Cell::Number(number) => Cow::Owned(number.to_string()),
-        Cell::Time(at) => Cow::Owned(at.to_string()),
-        Cell::Json(json) => neutral(Cow::Borrowed(json.get())),
-        Cell::List(list) => neutral(Cow::Owned(list.join(","))),
-    }
+/// A cell as plain text; nothing is the empty text. `scratch` is where it is written when it is none yet.
+fn text<'a>(cell: Cell<'a>, scratch: &'a mut String) -> Cow<'a, str> {
+    scratch.clear();
+    // Writing to a string never fails.
+    let _ = match cell {
+        Cell::Empty => return Cow::Borrowed(""),
+        Cell::Text(text) => return neutral(text),
+        Cell::Json(json) => return neutral(Cow::Borrowed(json.get())),
+        Cell::List(list) => return neutral(Cow::Owned(list.join(","))),
+        Cell::Number(number) => write!(scratch, "{number}"),
+        Cell::Time(at) => write!(scratch, "{at}"),
+    };
+    Cow::Borrowed(scratch)
 }
 
 /// The sheet of tasks.
@@ -203,28 +253,64 @@ impl Table for Tasks {
             Cell::Empty => sheet::Cell::Empty,
             Cell::Number(number) => sheet::Cell::Number(number.into()),
             Cell::Time(at) => sheet::Cell::Time(at),
-            cell @ (Cell::Text(_) | Cell::Json(_) | Cell::List(_)) => sheet::Cell::Text(text(cell)),
+            Cell::Text(text) => sheet::Cell::Text(neutral(text)),
+            Cell::Json(json) => sheet::Cell::Text(neutral(Cow::Borrowed(json.get()))),
+            Cell::List(list) => sheet::Cell::Text(neutral(Cow::Owned(list.join(",")))),
         })
     }
 }
 
 /// One JSON object per line: whole rows, or the asked members.
-struct LinePages(Option<Vec<Column>>);
+struct LinePages {
+    chosen: Option<Vec<Column>>,
+    parts: Parts,
+}
+
+impl LinePages {
+    fn new(chosen: Option<Vec<Column>>) -> Self {
+        Self { parts: chosen.as_deref().map_or(Parts::ALL, Column::parts), chosen }
+    }
+}
 
 impl Pages for LinePages {
-    fn head(&mut self) -> Piece {
-        Ok(Bytes::new())
+    fn head(&self) -> Result<Vec<u8>, ExportError> {
+        Ok(Vec::new())
     }
 
-    fn page(&mut self, rows: &[TaskRow]) -> Piece {
+    fn page(&self, chunk: &Chunk) -> Result<Vec<u8>, ExportError> {
         let mut lines = Vec::new();
-        for row in rows {
-            match &self.0 {
-                None => serde_json::to_writer(&mut lines, row)?,
-                Some(columns) => serde_json::to_writer(&mut lines, &Projected(row, columns))?,
+        for row in chunk.rows(self.parts) {
+            let row = row?;
+            match &self.chosen {
+                None => serde_json::to_writer(&mut lines, &row)?,
+                Some(columns) => serde_json::to_writer(&mut lines, &Projected(&row, columns))?,
             }
             lines.push(b'\n');
         }
-        Ok(Bytes::from(lines))
+        Ok(lines)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cql::engine::memory::{Fault, Memory};
+    use domain::id::ProjectId;
+    use domain::task::Filter;
+    use domain::time::Timestamp;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_leaves_before_the_first_rows_are_read() {
+        let memory = Memory::new();
+        let tasks = cql::tasks::Tasks::new(Arc::new(memory.handle()), 0, 86_400);
+        let export = || tasks.export(ProjectId::NIL, Filter::default(), Timestamp::from_secs(1_776_340_800));
+        memory.inject(Fault::ReadFailed);
+        let (out, mut pieces) = mpsc::channel(AHEAD);
+        assert_eq!(run(export(), CsvPages::new(DEFAULT.to_vec()), out).await, Outcome::Failed);
+        assert!(matches!(pieces.recv().await, Some(Err(ExportError::Store(_)))), "there is still a status to choose");
+        let (out, mut pieces) = mpsc::channel(AHEAD);
+        assert_eq!(run(export(), CsvPages::new(vec![Column::TaskId]), out).await, Outcome::Finished);
+        assert_eq!(pieces.recv().await.unwrap().unwrap(), "task_id\r\n");
     }
 }

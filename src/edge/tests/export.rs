@@ -56,6 +56,65 @@ async fn ndjson_lines_are_the_rows_of_the_list() {
     assert_eq!(json!(lines), world.get(PATH).await.json()["items"]);
 }
 
+/// A list row's member as a cell shows it.
+fn cell(member: &Value) -> String {
+    let text = match member {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.iter().all(Value::is_string) => {
+            items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",")
+        }
+        other => other.to_string(),
+    };
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text }
+}
+
+#[tokio::test(start_paused = true)]
+async fn csv_cells_are_the_members_of_the_list() {
+    let world = world().await;
+    let data = |more: Value| {
+        let mut data = json!({ "task_name": "more", "queue": "-q", "worker": "@w", "kwargs": { "a": "x" },
+                               "eta": "2026-01-01T00:00:00Z", "root_task_id": "root", "parent_task_id": "parent" });
+        data.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        data
+    };
+    let good = json!({ "result": { "a": [1, 2] }, "runtime_ms": 7 });
+    let bad = json!({ "exception": "E", "exception_message": "E('two\nlines')", "traceback": "T,\"\r\n" });
+    world.task("good", &[("task.received", 90, data(json!({}))), ("task.succeeded", 80, data(good))]).await;
+    world
+        .task(
+            "bad",
+            &[
+                ("task.received", 70, data(json!({}))),
+                ("task.started", 65, data(json!({}))),
+                ("task.failed", 60, data(bad)),
+            ],
+        )
+        .await;
+    let rows = world.get(PATH).await.json()["items"].as_array().unwrap().clone();
+    let names: Vec<String> = rows[0].as_object().unwrap().keys().cloned().collect();
+    assert_eq!((rows.len(), names.len()), (6, 25));
+    // All columns at once, and each alone, for what is not asked for is not derived.
+    let mut asked: Vec<Vec<&str>> = names.iter().map(|name| vec![name.as_str()]).collect();
+    asked.push(names.iter().map(String::as_str).collect());
+    for columns in asked {
+        let answer = world.get(&format!("{PATH}?format=csv&fields={}", columns.join(","))).await;
+        let mut reader = csv::Reader::from_reader(answer.text.as_bytes());
+        let cells: Vec<Vec<String>> =
+            reader.records().map(|row| row.unwrap().iter().map(str::to_owned).collect()).collect();
+        let wanted: Vec<Vec<String>> =
+            rows.iter().map(|row| columns.iter().map(|name| cell(&row[*name])).collect()).collect();
+        assert_eq!(cells, wanted, "{columns:?}");
+        let answer = world.get(&format!("{PATH}?format=ndjson&fields={}", columns.join(","))).await;
+        let lines: Vec<Value> = answer.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let wanted: Vec<Value> = rows
+            .iter()
+            .map(|row| columns.iter().map(|name| ((*name).to_owned(), row[*name].clone())).collect())
+            .collect();
+        assert_eq!(lines, wanted, "{columns:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_sheet_is_a_zip_archive() {
     let world = world().await;
