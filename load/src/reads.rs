@@ -123,7 +123,7 @@ async fn read(mut rest: Rest, paths: Vec<String>, first: u64, count: u64) -> Res
     for number in first..first + count {
         let path = &paths[number as usize % paths.len()];
         let started = Instant::now();
-        rest.get(path).await?;
+        rest.touch(path).await?;
         latencies.record(started.elapsed());
     }
     Ok(latencies)

@@ -96,6 +96,14 @@ impl Rest {
         self.send("GET", &path, None).await?.expect(200, &path)
     }
 
+    /// Reads below the project and leaves the body as it is: for who measures a server, not a parser.
+    pub(crate) async fn touch(&mut self, path: &str) -> Result<()> {
+        let path = format!("/projects/{}{path}", self.project);
+        let answer = self.send("GET", &path, None).await?;
+        ensure!(answer.status == 200, "{path} answered {}", answer.status);
+        Ok(())
+    }
+
     /// Posts below the project.
     pub(crate) async fn post(&mut self, path: &str, body: &Value, status: u16) -> Result<Value> {
         let path = format!("/projects/{}{path}", self.project);
