@@ -188,3 +188,35 @@ def test_an_account_that_is_shut_while_its_password_is_hashed_stays_shut(server,
         changing.result()
     assert admin.get(f"/users/{row['id']}").json()["is_active"] is False
     client.get("/auth/me", expect=401)
+
+
+def test_an_archived_project_stays_so_whatever_was_on_its_way(admin, project):
+    def slowly():
+        yield b'{"name": '
+        time.sleep(0.5)
+        admin.delete(project.path())
+        yield b'"Back again"}'
+
+    late = Client(admin.url)
+    late.http.cookies.update(admin.http.cookies)
+    answer = late.request(
+        "PATCH", project.path(), expect=None, content=slowly(), headers={"content-type": "application/json"}
+    )
+    assert answer.status_code == 404, answer.text
+    admin.get(project.path(), expect=404)
+
+
+def test_what_is_taken_away_does_not_come_back_by_a_change_at_the_same_time(server, admin, ann, project):
+    client, row = ann
+    for _ in range(12):
+        member = project.post("/memberships", {"user_id": row["id"], "role": "viewer"}, expect=201).json()
+        key = client.post("/api-keys", {"name": "k", "scopes": ["tasks:read"]}, expect=201).json()
+        path = project.path(f"/memberships/{member['id']}")
+        with ThreadPoolExecutor(4) as pool:
+            pool.submit(admin.request, "PATCH", path, expect=None, json={"role": "admin"})
+            pool.submit(admin.request, "DELETE", path, expect=None)
+            pool.submit(client.request, "PATCH", f"/api-keys/{key['id']}", expect=None, json={"name": "other"})
+            pool.submit(client.request, "DELETE", f"/api-keys/{key['id']}", expect=None)
+        assert project.get("/memberships").json() == []
+        assert client.get("/api-keys").json() == []
+        Client(server.url, key=key["token"]).get(project.path("/tasks"), expect=401)

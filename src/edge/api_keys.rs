@@ -261,6 +261,7 @@ async fn change(
     PathId(id): PathId<ApiKeyId>,
     Body(request): Body<ChangeKey>,
 ) -> ApiResult<Json<KeyView>> {
+    let _turn = app.accounts.lock().await;
     let mut key = own_key(&app, &caller, id).await?;
     key.name = request.name.unwrap_or(key.name);
     key.allowed_cidrs = request.allowed_cidrs.unwrap_or(key.allowed_cidrs);
@@ -272,6 +273,7 @@ async fn change(
 #[utoipa::path(delete, path = "/api/v1/api-keys/{id}", tag = "api-keys", security(("session" = []), ("api_key" = [])),
     params(("id" = String, Path, format = "uuid")), responses((status = 204, description = "Revoked"), Errors))]
 async fn revoke(State(app): State<App>, caller: Caller, PathId(id): PathId<ApiKeyId>) -> ApiResult<StatusCode> {
+    let _turn = app.accounts.lock().await;
     let key = own_key(&app, &caller, id).await?;
     end(&app, &key, "revoked by its user").await?;
     let revoked = audit::revoked(TokenKind::ApiKey, key.id.uuid(), &key.name);

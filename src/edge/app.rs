@@ -37,8 +37,9 @@ pub struct Shared {
     pub subscriptions: Subscriptions,
     /// Serialises the count of failed logins, which is read, changed and written.
     pub failures: tokio::sync::Mutex<()>,
-    /// Serialises changes of users: a row is read, changed and written whole, and one administrator has to stay.
-    pub users: tokio::sync::Mutex<()>,
+    /// Serialises changes of users, projects, memberships and API keys: a row is read, changed and written whole, what
+    /// is gone stays gone, and of several administrators one has to stay.
+    pub accounts: tokio::sync::Mutex<()>,
     /// The OpenAPI document as served; rendered once with the router.
     pub openapi: OnceLock<String>,
 }
@@ -72,7 +73,7 @@ impl App {
             connects,
             subscriptions: Subscriptions::new(),
             failures: tokio::sync::Mutex::new(()),
-            users: tokio::sync::Mutex::new(()),
+            accounts: tokio::sync::Mutex::new(()),
             openapi: OnceLock::new(),
             config,
         }))

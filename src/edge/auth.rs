@@ -145,9 +145,10 @@ async fn by_key(app: &App, token: &str, client: Client) -> ApiResult<Caller> {
     let Some(user) = user::get(store, key.user).await?.filter(|user| user.is_active) else { return Err(UNKNOWN) };
     let from_allowed_address = admits(&key.allowed_cidrs, client.ip);
     if from_allowed_address && key.last_used_at.is_none_or(|last| now.since(last) > SEEN_EVERY_SECS * 1_000_000) {
-        let used = ApiKey { last_used_at: Some(now), last_used_ip: Some(client.ip.to_string()), ..key.clone() };
-        // Between reading the key and here it may have been revoked: the fresh row decides.
-        if api_key::get(store, key.id).await?.is_some_and(|fresh| fresh.revoked_at.is_none()) {
+        // Between reading the key and here it may have been changed or revoked: the fresh row decides.
+        let _turn = app.accounts.lock().await;
+        if let Some(fresh) = api_key::get(store, key.id).await?.filter(|fresh| fresh.revoked_at.is_none()) {
+            let used = ApiKey { last_used_at: Some(now), last_used_ip: Some(client.ip.to_string()), ..fresh };
             api_key::put(store, &used).await?;
         }
     }

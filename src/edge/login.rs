@@ -256,7 +256,7 @@ pub(super) fn timezone(value: &serde_json::Value) -> Result<String, Problem> {
 #[utoipa::path(patch, path = "/api/v1/auth/me", tag = "auth", security(("session" = [])), request_body = Names,
     responses((status = 200, body = Me), Errors))]
 async fn change_me(State(app): State<App>, caller: Caller, Body(names): Body<Names>) -> ApiResult<Json<Me>> {
-    let _turn = app.users.lock().await;
+    let _turn = app.accounts.lock().await;
     let mut user = users::find(&app, caller.user_id()).await?;
     names.apply(&mut user);
     user.updated_at = app.clock.now();
@@ -330,7 +330,7 @@ async fn change_password(
     }
     let password_hash = app.passwords.hash(&request.new_password).await?;
     // Hashes take their time: meanwhile the account may have been shut, or its password reset.
-    let _turn = app.users.lock().await;
+    let _turn = app.accounts.lock().await;
     let mut user = users::find(&app, caller.user_id()).await?;
     if user.password_hash != caller.user.password_hash {
         return Err(wrong());

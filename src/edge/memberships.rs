@@ -108,6 +108,7 @@ async fn create(
 ) -> ApiResult<(StatusCode, Json<MembershipView>)> {
     let store = app.store.as_ref();
     let role = role(&request.role)?;
+    let _turn = app.accounts.lock().await;
     let user = user::get(store, request.user_id).await?.ok_or(ApiError::NotFound("user"))?;
     let now = app.clock.now();
     let membership =
@@ -155,6 +156,7 @@ async fn change(
     Body(request): Body<ChangeMember>,
 ) -> ApiResult<Json<MembershipView>> {
     let role = role(&request.role)?;
+    let _turn = app.accounts.lock().await;
     let before = find(&app, scope.project_id, id).await?;
     let after = Membership { role, ..before.clone() };
     membership::put(app.store.as_ref(), &after).await?;
@@ -174,6 +176,7 @@ async fn remove(
     scope: ProjectScope,
     PathId(id): PathId<MembershipId>,
 ) -> ApiResult<StatusCode> {
+    let _turn = app.accounts.lock().await;
     let membership = find(&app, scope.project_id, id).await?;
     membership::remove(app.store.as_ref(), &membership).await?;
     changed(&app, &scope, membership.user, Some(membership.role), None).await;

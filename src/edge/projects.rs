@@ -252,7 +252,8 @@ async fn change(
     scope: ProjectScope,
     Body(request): Body<ChangeProject>,
 ) -> ApiResult<Json<ProjectView>> {
-    let mut project = Project::clone(&scope.project);
+    let _turn = app.accounts.lock().await;
+    let mut project = present(&app, &scope).await?;
     let members = request.apply(&mut project);
     project.updated_at = app.clock.now();
     project::put(app.store.as_ref(), &project).await?;
@@ -261,11 +262,18 @@ async fn change(
     Ok(Json(ProjectView::from(&project)))
 }
 
+/// The project as it is now: since the guard let the request in, its body may have taken a long time.
+async fn present(app: &App, scope: &ProjectScope) -> ApiResult<Project> {
+    let project = project::get(app.store.as_ref(), scope.project_id).await?;
+    project.filter(|project| project.is_active).ok_or_else(ApiError::no_project)
+}
+
 /// Archives a project: it is hidden and its agents are closed. Its slug is not given away again.
 #[utoipa::path(delete, path = "/api/v1/projects/{slug}", tag = "projects", security(("session" = []), ("api_key" = [])),
     params(("slug" = String, Path)), responses((status = 204, description = "Archived"), Errors))]
 async fn archive(State(app): State<App>, scope: ProjectScope) -> ApiResult<StatusCode> {
-    let mut project = Project::clone(&scope.project);
+    let _turn = app.accounts.lock().await;
+    let mut project = present(&app, &scope).await?;
     project.is_active = false;
     project.updated_at = app.clock.now();
     project::put(app.store.as_ref(), &project).await?;

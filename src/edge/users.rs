@@ -208,7 +208,7 @@ async fn change(
     PathId(id): PathId<UserId>,
     Body(request): Body<ChangeUser>,
 ) -> ApiResult<Json<UserView>> {
-    let _turn = app.users.lock().await;
+    let _turn = app.accounts.lock().await;
     let before = find(&app, id).await?;
     let mut user = before.clone();
     request.names.apply(&mut user);
@@ -240,7 +240,7 @@ async fn keep_an_admin(app: &App, leaving: UserId) -> ApiResult<()> {
     params(("id" = String, Path, format = "uuid")), responses((status = 204, description = "Removed"), Errors))]
 async fn remove(State(app): State<App>, caller: Caller, PathId(id): PathId<UserId>) -> ApiResult<StatusCode> {
     let store = app.store.as_ref();
-    let _turn = app.users.lock().await;
+    let _turn = app.accounts.lock().await;
     let user = find(&app, id).await?;
     if standing(&user) == Some("global_admin") {
         keep_an_admin(&app, id).await?;
@@ -283,7 +283,7 @@ async fn reset_password(
 ) -> ApiResult<StatusCode> {
     find(&app, id).await?;
     let password_hash = app.passwords.hash(&request.new_password).await?;
-    let _turn = app.users.lock().await;
+    let _turn = app.accounts.lock().await;
     let mut user = find(&app, id).await?;
     user.password_hash = password_hash;
     user.updated_at = app.clock.now();
