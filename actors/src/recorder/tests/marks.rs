@@ -111,7 +111,7 @@ async fn assert_all_found(tasks: &Tasks) {
         }
         let count = tasks.count(PROJECT, &filter, 10_000, NOW).await.unwrap();
         assert_eq!(count, Some(wanted.len() as u64), "{filter:?}");
-        let ids = tasks.select(PROJECT, &filter, None, 100, NOW).await.unwrap();
+        let ids = tasks.select(PROJECT, &filter, None, 1_000, NOW).await.unwrap();
         assert_eq!(ids, wanted.iter().map(|row| row.id).collect::<Vec<_>>(), "{filter:?}");
     }
 }
@@ -163,8 +163,10 @@ proptest! {
                 latency: Duration::ZERO..=Duration::from_millis(20),
                 ..Faults::default()
             };
-            let store = Memory::with_faults(seed, faults);
+            let store = Memory::with_faults(seed, Faults::default());
             let clock = Clock::starting_at(NOW);
+            crowd(&Home::start(store.handle(), 98, &clock).await).await;
+            store.set_faults(faults);
             let tasks = Tasks::new(Arc::new(store.handle()), 99, RETENTION_SECS);
             let mut writer = 3;
             let mut homes = [Home::start(store.clone(), 1, &clock).await, Home::start(store.handle(), 2, &clock).await];
@@ -188,6 +190,25 @@ proptest! {
             assert_all_found(&tasks).await;
         });
     }
+}
+
+/// So many newer tasks of no interest that a look at the newest sends every list to the marks.
+async fn crowd(home: &Home) {
+    for n in 0..140 {
+        let (id, name) = (EventId::mint(NOW).to_string(), format!("crowd-{n}"));
+        let at = NOW.plus_micros(-1_000 * n).to_string();
+        let fields = EventFields {
+            id: Some(&id),
+            kind: Some("task.succeeded"),
+            engine: Some("celery"),
+            task_id: Some(&name),
+            occurred_at: Some(&at),
+            data: Some(r#"{"task_name":"x","queue":"crowd"}"#),
+        };
+        let reporter = Reporter { agent: AgentId::from_bytes([2; 16]), worker_id: None };
+        home.recorders.send(0, home.whole(Sighting::from_event(&fields, &reporter, NOW).unwrap())).await;
+    }
+    home.acks().await;
 }
 
 /// What marks save: store reads of a list, counted.
@@ -395,4 +416,28 @@ async fn a_longer_retention_begins_the_marks_anew() {
     let tasks = &home.wiring.tasks;
     let found = tasks.list(PROJECT, &queue, None, 9, NOW.plus_secs(3 * 86_400)).await.unwrap().rows;
     assert_eq!(found.iter().map(|row| row.state).collect::<Vec<_>>(), [State::Started, State::Failed]);
+}
+
+/// Neither home's row says started, only both together: no mark of a value can name such a task.
+#[tokio::test(start_paused = true)]
+async fn a_task_of_two_homes_is_found_by_what_none_of_them_saw() {
+    let delay = Duration::from_secs(1);
+    let store = Memory::with_faults(1, Faults { delay: delay..=delay, ..Faults::default() });
+    let clock = Clock::starting_at(NOW);
+    let homes = [Home::start(store.clone(), 1, &clock).await, Home::start(store.handle(), 2, &clock).await];
+    crowd(&homes[1]).await;
+    // What the first home writes reaches the other late: its marks, then its row.
+    store.inject(Fault::WriteDelayed);
+    store.inject(Fault::WriteDelayed);
+    homes[0].send(&[event(1, 1, "task.started", -60_000), event(2, 1, "task.succeeded", -55_000)]).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    homes[1].send(&[event(3, 1, "task.started", -40_000), event(4, 1, "task.failed", -50_000)]).await;
+    for home in &homes {
+        assert_eq!(home.acks().await.len(), 2);
+    }
+    let tasks = Tasks::new(Arc::new(store.handle()), 99, RETENTION_SECS);
+    for (state, found) in [(State::Started, 1), (State::Failed, 0), (State::Succeeded, 140)] {
+        let filter = Filter { state: Some(state), ..Filter::default() };
+        assert_eq!(pages(&tasks, &filter, 9).await.len(), found, "{state}");
+    }
 }
