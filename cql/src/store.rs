@@ -273,6 +273,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// What an acknowledgement means here.
     fn durability(&self) -> Durability;
+
+    /// Whether a commit and what follows it are there together or not at all, also after a crash.
+    fn is_atomic(&self) -> bool {
+        false
+    }
 }
 
 /// What `Ok` promises.

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use cql::StoreError;
-use cql::ledger::{Appended, Projector, Receipt, commands, entries, head};
+use cql::ledger::{Appended, Projector, Receipt, commands, entries, head, open};
 use domain::command::{Command, Status};
 use domain::ledger::Returned;
 use domain::task::Sighting;
@@ -64,7 +64,8 @@ impl ProjectActor {
                 let append = async {
                     let mut follow = projector.writes(&*store, project, &batch.changes).await?;
                     follow.extend(head);
-                    entries::append(&*store, project, &batch.sealed, follow).await
+                    let before = open::announce(project, &batch.changes);
+                    entries::append_after(before, &*store, project, &batch.sealed, follow).await
                 };
                 let started = Instant::now();
                 let outcome = append.await;

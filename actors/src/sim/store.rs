@@ -134,6 +134,16 @@ impl NodeStore {
         self.power.gate().await;
     }
 
+    /// Remembers what the marks of busy projects say.
+    fn note_marks<'a>(&self, writes: impl Iterator<Item = &'a Write>) {
+        let Some(world) = self.world.upgrade() else { return };
+        for write in writes.filter(|write| write.key.table == Table::Open) {
+            let WriteOp::Put { value, .. } = &write.op else { continue };
+            let mark = &world.marked[usize::from(value.as_ref() != [1])];
+            mark.fetch_max(write.stamp.unwrap_or_default(), Ordering::Relaxed);
+        }
+    }
+
     fn lied(&self, outcome: Result<Committed>) -> Result<Committed> {
         let lie = self.world.upgrade().and_then(|world| world.lie);
         match (&outcome, lie) {
@@ -195,6 +205,7 @@ impl Store for NodeStore {
         self.power.gate().await;
         let freezes = writes.iter().any(|write| write.key.table == Table::CommandChunk && write.stamp.is_none());
         let steps = if freezes { BTreeSet::from([Step::Freeze]) } else { BTreeSet::new() };
+        self.note_marks(writes.iter());
         self.pass(&steps, false).await;
         let answer = self.inner.write(writes).await;
         self.pass(&steps, true).await;
@@ -204,6 +215,7 @@ impl Store for NodeStore {
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<Committed>> {
         self.power.gate().await;
         let steps = steps_of(&commits);
+        self.note_marks(commits.iter().flat_map(|commit| &commit.follow));
         self.pass(&steps, false).await;
         let answers = self.inner.commit(commits).await;
         if let Some(world) = self.world.upgrade() {

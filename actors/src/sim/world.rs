@@ -1,7 +1,7 @@
 //! What everyone in a run shares.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cql::engine::memory::{Dice, Memory};
@@ -47,6 +47,8 @@ pub(super) struct World {
     crash: Notify,
     /// Frozen ids may stay: a bulk command was not answered, or a write failed.
     pub(super) may_leave_ids: AtomicBool,
+    /// The highest stamps of marks that the project is busy, and that it is not.
+    pub(super) marked: [AtomicI64; 2],
 }
 
 pub(super) fn master() -> MasterSecret {
@@ -79,6 +81,7 @@ impl World {
             crashed: Mutex::new(VecDeque::new()),
             crash: Notify::new(),
             may_leave_ids: AtomicBool::new(false),
+            marked: Default::default(),
             clock,
         })
     }

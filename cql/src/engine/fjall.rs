@@ -281,6 +281,10 @@ impl Store for Fjall {
     fn durability(&self) -> Durability {
         Durability::Synced
     }
+
+    fn is_atomic(&self) -> bool {
+        true
+    }
 }
 
 /// One error for every commit of a call.

@@ -41,12 +41,27 @@ pub enum Appended {
 /// An append that crosses a chunk is done in two; if only the first half succeeds the answer is
 /// [`Appended::Unknown`].
 pub async fn append(store: &dyn Store, project: ProjectId, entries: &[Sealed], follow: Vec<Write>) -> Result<Appended> {
+    append_after(None, store, project, entries, follow).await
+}
+
+/// [`append`], and `before` is what must not be missing once the entries are there: it is written first where a crash
+/// could part them from what follows.
+pub async fn append_after(
+    before: Option<Write>,
+    store: &dyn Store,
+    project: ProjectId,
+    entries: &[Sealed],
+    follow: Vec<Write>,
+) -> Result<Appended> {
     let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
         return Err(StoreError::Corrupt { what: "empty append" });
     };
     let receipt = Receipt { first: first.seq, last: last.seq };
     let split = entries.partition_point(|entry| chunk_of(entry.seq) == chunk_of(first.seq));
     let (head, rest) = entries.split_at(split);
+    if let Some(before) = before.filter(|_| !(store.is_atomic() && rest.is_empty())) {
+        store.write(vec![before]).await?;
+    }
     if rest.is_empty() {
         return Ok(match append_chunk(store, project, head, follow).await? {
             Outcome::Done => Appended::Done(receipt),

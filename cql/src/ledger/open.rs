@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 
 use bytes::Bytes;
 use domain::id::ProjectId;
+use domain::ledger::Change;
 
 use crate::store::{Key, Range, Result, Store, StoreError, Write, WriteOp};
 use crate::table::Table;
@@ -28,6 +29,13 @@ pub(super) fn mark(project: ProjectId, busy: bool, stamp: i64) -> Write {
     let ttl = if busy { None } else { Some(IDLE_SECONDS) };
     let value = Bytes::from_static(if busy { &[1] } else { &[0] });
     Write { key, op: WriteOp::Put { value, ttl }, stamp: Some(stamp) }
+}
+
+/// The mark of a project that gets its first open command, to be there before the command is: nobody else would know
+/// of it after a crash. If the append comes to nothing, the mark stands until the project's next command has ended.
+pub fn announce(project: ProjectId, changes: &[(u64, Change)]) -> Option<Write> {
+    let (seq, _) = changes.iter().find(|(_, change)| matches!(change, Change::Busy(true)))?;
+    Some(mark(project, true, i64::try_from(*seq).unwrap_or(i64::MAX)))
 }
 
 /// The projects of one partition that have open commands.
