@@ -45,6 +45,8 @@ pub(super) struct Round<'a> {
     failed: HashSet<Key>,
     /// Tasks that have an id but no row: a crash or another home stopped half-way.
     placed: HashMap<Key, TaskId>,
+    /// Tasks that were read from a store where a row can be there without what follows it, which is written again.
+    repaired: HashSet<Key>,
     aside: Vec<Write>,
 }
 
@@ -103,6 +105,7 @@ impl<'a> Round<'a> {
             rooted: HashSet::new(),
             failed: HashSet::new(),
             placed: HashMap::new(),
+            repaired: HashSet::new(),
             aside: Vec::new(),
         }
     }
@@ -189,8 +192,14 @@ impl<'a> Round<'a> {
             .buffer_unordered(READS_AT_ONCE);
         while let Some((key, answer)) = found.next().await {
             match answer {
-                Ok(Found::Known(task)) => self.memory.insert(key, *task, self.now),
-                Ok(Found::Shared(task)) => self.memory.insert_shared(key, *task, self.now),
+                Ok(Found::Known(task)) => {
+                    self.repair(key, &task);
+                    self.memory.insert(key, *task, self.now);
+                }
+                Ok(Found::Shared(task)) => {
+                    self.repair(key, &task);
+                    self.memory.insert_shared(key, *task, self.now);
+                }
                 Ok(Found::Placed(id)) => drop(self.placed.insert(key, id)),
                 Ok(Found::Unknown) => {}
                 Err(error) => {
@@ -199,6 +208,18 @@ impl<'a> Round<'a> {
                 }
             }
         }
+    }
+
+    /// On a cluster whoever wrote the row may have died before its place in lists and trees: an event of it that is
+    /// sent again finds the row, and is not acked before that place is durable.
+    fn repair(&mut self, key: Key, task: &Task) {
+        let tasks = &self.wiring.tasks;
+        if tasks.is_alone() {
+            return;
+        }
+        self.aside.extend(tasks.segment(key.0, task.id(), self.now));
+        self.aside.extend(tasks.root(key.0, task, self.now));
+        self.repaired.insert(key);
     }
 
     fn take(&mut self, project: ProjectId, item: super::Item) -> Taken {
@@ -354,7 +375,7 @@ impl<'a> Round<'a> {
     fn abandon(&mut self) {
         self.counters.forget();
         self.marks.forget(&self.wiring.tasks);
-        for (key, _) in self.touched.drain() {
+        for key in self.touched.drain().map(|(key, _)| key).chain(self.repaired.drain()) {
             self.memory.forget(&key);
             self.failed.insert(key);
         }

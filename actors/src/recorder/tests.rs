@@ -11,7 +11,7 @@ use cql::stats::{self, Counter};
 use cql::tasks::Tasks;
 use cql::{Range, Store, Table};
 use domain::engine::Engine;
-use domain::id::address::{Layout, Shard, TaskKey};
+use domain::id::address::{Layout, Shard, TaskId, TaskKey};
 use domain::id::{AgentId, EventId, ProjectId};
 use domain::task::{EventFields, Filter, Reporter, Sighting, State};
 use domain::time::Timestamp;
@@ -136,6 +136,33 @@ async fn an_acked_event_is_in_its_task_and_a_repeat_is_acked_as_no_news() {
     assert_eq!(home.acks().await.iter().map(|ack| (ack.received, ack.accepted)).collect::<Vec<_>>(), [(1, 0); 3]);
     let totals = stats::totals(&store, PROJECT, NOW, NOW).await.unwrap();
     assert_eq!((totals.by_state, totals.succeeded), ([0, 0, 1, 0, 0, 0, 0], 1), "a repeat must not count");
+}
+
+/// Whether a list shows a task.
+async fn is_listed(tasks: &Tasks, id: TaskId) -> bool {
+    let page = tasks.list(PROJECT, &Filter::default(), None, 10, NOW).await.unwrap();
+    page.rows.iter().any(|row| row.id == id)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_whose_writer_died_before_its_place_in_the_lists_gets_it_when_its_event_comes_again() {
+    let store = Memory::new();
+    let clock = Clock::starting_at(NOW);
+    let first = Home::start(store.clone(), 1, &clock).await;
+    first.send(&life(1)[..1]).await;
+    first.acks().await;
+    let tasks = Tasks::new(Arc::new(store.handle()), 9, RETENTION_SECS);
+    let id = tasks.locate(PROJECT, life(1)[0].key()).await.unwrap().unwrap();
+    let place = tasks.segment(PROJECT, id, NOW).unwrap().key;
+    store.write(vec![cql::Write::delete(place)]).await.unwrap();
+    assert!(!is_listed(&tasks, id).await, "the list finds it without a segment");
+    let second = Home::start(store.handle(), 2, &clock).await;
+    store.inject(Fault::CommitFailed);
+    second.send(&life(1)[..1]).await;
+    assert_eq!(second.acks().await, [], "acked although its place is not durable");
+    second.send(&life(1)[..1]).await;
+    assert_eq!(second.acks().await.len(), 1);
+    assert!(is_listed(&tasks, id).await);
 }
 
 #[tokio::test(start_paused = true)]
