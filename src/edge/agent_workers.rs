@@ -89,8 +89,8 @@ struct ProcessView {
 /// The processes of the project's agents, the newest connection first.
 #[utoipa::path(get, path = "/api/v1/projects/{slug}/agent-workers", tag = "agents",
     security(("session" = [])),
-    params(("slug" = String, Path), ("state" = inline(Option<words::OnlineState>), Query),
-        ("role" = Option<String>, Query, min_length = 1, max_length = 64), ("limit" = Option<u32>, Query, minimum = 1, maximum = 500)),
+    params(("slug" = String, Path), ("state" = inline(Option<words::OnlineState>), Query, example = "online"),
+        ("role" = Option<String>, Query, example = "worker", min_length = 1, max_length = 64), ("limit" = Option<u32>, Query, minimum = 1, maximum = 500)),
     responses((status = 200, body = Vec<ProcessView>), Errors))]
 async fn list(
     State(app): State<App>,

@@ -34,6 +34,7 @@ use super::error::ApiResult;
 use super::extract::Query;
 use super::openapi::Errors;
 use super::route::Route;
+use super::sheet::Workbook;
 use column::{Column, Projected, Row};
 use export::Form;
 use query::{Format, ListParameters, ListQuery};
@@ -143,8 +144,11 @@ struct AuditPublic {
 #[utoipa::path(get, path = "/api/v1/projects/{slug}/audit", tag = "audit",
     security(("session" = []), ("api_key" = [])), params(("slug" = String, Path), ListParameters),
     responses((status = 200, content(
-        (AuditPage = "application/json"), (String = "text/csv"), (String = "application/x-ndjson"),
-        (Vec<u8> = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"))), Errors))]
+        (AuditPage = "application/json"),
+        (String = "text/csv", example = json!("seq,actor,action\r\n43,system,command.completed\r\n")),
+        (String = "application/x-ndjson",
+            example = json!("{\"seq\":43,\"actor\":\"system\",\"action\":\"command.completed\"}\n")),
+        (Workbook = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"))), Errors))]
 async fn list(State(app): State<App>, scope: ProjectScope, Query(query): Query<ListQuery>) -> ApiResult<Response> {
     answer(&app, scope.project_id, &scope.project.slug, query).await
 }
@@ -152,8 +156,11 @@ async fn list(State(app): State<App>, scope: ProjectScope, Query(query): Query<L
 /// The system's chain: logins, users, projects that came into being.
 #[utoipa::path(get, path = "/api/v1/audit", tag = "audit", security(("session" = []), ("api_key" = [])),
     params(ListParameters), responses((status = 200, content(
-        (AuditPage = "application/json"), (String = "text/csv"), (String = "application/x-ndjson"),
-        (Vec<u8> = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"))), Errors))]
+        (AuditPage = "application/json"),
+        (String = "text/csv", example = json!("seq,actor,action\r\n43,system,command.completed\r\n")),
+        (String = "application/x-ndjson",
+            example = json!("{\"seq\":43,\"actor\":\"system\",\"action\":\"command.completed\"}\n")),
+        (Workbook = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"))), Errors))]
 async fn system_list(State(app): State<App>, Query(query): Query<ListQuery>) -> ApiResult<Response> {
     answer(&app, ProjectId::NIL, "system", query).await
 }
@@ -186,14 +193,16 @@ async fn page(app: &App, project: ProjectId, query: ListQuery) -> ApiResult<Json
 /// Walks the project's chain from its first entry. With `Accept: application/x-ndjson` progress comes first.
 #[utoipa::path(get, path = "/api/v1/projects/{slug}/audit/verify", tag = "audit",
     security(("session" = []), ("api_key" = [])), params(("slug" = String, Path)),
-    responses((status = 200, content((Verdict = "application/json"), (String = "application/x-ndjson"))), Errors))]
+    responses((status = 200, content((Verdict = "application/json"), (String = "application/x-ndjson",
+        example = json!("{\"progress\":{\"checked\":20000}}\n{\"ok\":true,\"checked\":20017}\n")))), Errors))]
 async fn verify_chain(State(app): State<App>, scope: ProjectScope, headers: HeaderMap) -> ApiResult<Response> {
     verify::respond(app, scope.project_id, &headers).await
 }
 
 /// Walks the system's chain.
 #[utoipa::path(get, path = "/api/v1/audit/verify", tag = "audit", security(("session" = []), ("api_key" = [])),
-    responses((status = 200, content((Verdict = "application/json"), (String = "application/x-ndjson"))), Errors))]
+    responses((status = 200, content((Verdict = "application/json"), (String = "application/x-ndjson",
+        example = json!("{\"progress\":{\"checked\":20000}}\n{\"ok\":true,\"checked\":20017}\n")))), Errors))]
 async fn verify_system(State(app): State<App>, headers: HeaderMap) -> ApiResult<Response> {
     verify::respond(app, ProjectId::NIL, &headers).await
 }

@@ -34,9 +34,13 @@ pub fn router() -> OpenApiRouter<App> {
 ///
 /// Needs the server's `metrics-token`; without one configured, answers only when the server listens on loopback.
 #[utoipa::path(get, path = "/metrics", tag = "system", security(("metrics_token" = [])),
-    responses((status = 200, description = "Prometheus text", body = String, content_type = "text/plain"),
+    responses((status = 200, description = "Prometheus text", body = String, content_type = "text/plain",
+               example = json!("# TYPE z4j_queue_depth gauge\nz4j_queue_depth{project=\"billing\",queue=\"billing\",engine=\"celery\"} 42\n")),
               (status = 401, description = "The token is missing or wrong", body = super::error::ErrorBody,
-               content_type = "application/problem+json")))]
+               content_type = "application/problem+json", example = json!({
+                   "error": "unauthenticated", "message": "the metrics token is missing or wrong",
+                   "request_id": "req_0123456789abcdef", "details": {}, "type": "about:blank",
+                   "title": "Unauthorized", "status": 401, "detail": "the metrics token is missing or wrong"}))))]
 async fn metrics(State(app): State<App>, parts: Parts) -> ApiResult<impl IntoResponse> {
     let admitted = match &app.config.metrics_token {
         Some(token) => bearer(&parts)

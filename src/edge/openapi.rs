@@ -1,13 +1,15 @@
 //! The OpenAPI 3.1 document, generated from the handlers, and the parts that no handler names.
 
+mod examples;
+
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
-use utoipa::OpenApi;
 use utoipa::openapi::path::PathItem;
 use utoipa::openapi::schema::{AdditionalProperties, SchemaType, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{RefOr, Schema};
+use utoipa::{IntoResponses, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -37,9 +39,11 @@ pub fn frame() -> utoipa::openapi::OpenApi {
     Frame::openapi()
 }
 
-/// Adds the ways to authenticate, and says that a body has no members but its own.
+/// Adds the ways to authenticate and the examples, and says that a body has no members but its own.
 pub fn finish(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     close_bodies(&mut document);
+    examples::complete(&mut document);
+    examples::share_errors(&mut document, Errors::responses());
     let components = document.components.get_or_insert_default();
     let session = ApiKey::Cookie(ApiKeyValue::with_description(
         "z4j_session",
@@ -127,7 +131,8 @@ pub enum Errors {
 
 /// The OpenAPI document of this server.
 #[utoipa::path(get, path = "/api/v1/openapi.json", tag = "system",
-    responses((status = 200, description = "OpenAPI 3.1", body = Object)))]
+    responses((status = 200, description = "OpenAPI 3.1", body = Object,
+        example = json!({"openapi": "3.1.0", "info": {"title": "Thalamus", "version": "0.1.0"}, "paths": {}}))))]
 async fn document(State(app): State<App>) -> impl IntoResponse {
     let document = app.openapi.get().cloned().unwrap_or_default();
     ([(CONTENT_TYPE, "application/json")], document)

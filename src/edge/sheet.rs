@@ -27,6 +27,11 @@ const PIECE_BYTES: usize = 64 << 10;
 /// Pages that may wait for the blocking thread.
 const AHEAD: usize = 2;
 
+/// An XLSX file, for OpenAPI.
+#[derive(utoipa::ToSchema)]
+#[schema(value_type = String, format = Binary)]
+pub(super) struct Workbook(#[expect(dead_code, reason = "describes the answer to OpenAPI")] String);
+
 /// The type of the file.
 pub(super) const CONTENT_TYPE: &str = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet";
 

@@ -34,6 +34,7 @@ use super::extract::Query;
 use super::extract::path::parameter;
 use super::openapi::Errors;
 use super::route::Route;
+use super::sheet::Workbook;
 pub(super) use column::neutral;
 use query::{Format, ListQuery};
 pub(super) use query::{LIMIT_MAX, engine, limit};
@@ -79,9 +80,11 @@ impl<S: Send + Sync> FromRequestParts<S> for TaskPath {
     security(("session" = []), ("api_key" = [])), params(("slug" = String, Path), ListQuery),
     responses((status = 200, content(
         (TaskPage = "application/json"),
-        (String = "text/csv"),
-        (String = "application/x-ndjson"),
-        (Vec<u8> = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
+        (String = "text/csv",
+            example = json!("task_id,state,worker\r\n9d2c1f6e-8a57-4a0e-b6a6-2a7c6f1f6f0e,failed,worker-1@host\r\n")),
+        (String = "application/x-ndjson",
+            example = json!("{\"task_id\":\"9d2c1f6e-8a57-4a0e-b6a6-2a7c6f1f6f0e\",\"state\":\"failed\"}\n")),
+        (Workbook = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
     )), Errors))]
 async fn list(State(app): State<App>, scope: ProjectScope, Query(query): Query<ListQuery>) -> ApiResult<Response> {
     match query.format {

@@ -124,7 +124,7 @@ pub(super) struct PurgeQueue {
 pub(super) struct RestartWorker {
     #[schema(format = "uuid")]
     agent_id: String,
-    #[schema(min_length = 1, max_length = 200, example = "celery@worker-1")]
+    #[schema(min_length = 1, max_length = 200, example = "worker-1@host")]
     worker_name: String,
     #[schema(inline)]
     engine: Option<words::Engine>,
@@ -136,7 +136,7 @@ pub(super) struct RestartWorker {
 pub(super) struct PoolResize {
     #[schema(format = "uuid")]
     agent_id: String,
-    #[schema(min_length = 1, max_length = 200, example = "celery@worker-1")]
+    #[schema(min_length = 1, max_length = 200, example = "worker-1@host")]
     worker_name: String,
     #[schema(inline)]
     engine: Option<words::Engine>,
@@ -171,7 +171,7 @@ pub(crate) struct TaskName(String);
 pub(super) struct Consumer {
     #[schema(format = "uuid")]
     agent_id: String,
-    #[schema(min_length = 1, max_length = 200, example = "celery@worker-1")]
+    #[schema(min_length = 1, max_length = 200, example = "worker-1@host")]
     worker_name: String,
     #[schema(inline)]
     engine: Option<words::Engine>,
@@ -185,7 +185,7 @@ pub(super) struct Consumer {
 pub(super) struct RateLimit {
     #[schema(format = "uuid")]
     agent_id: String,
-    #[schema(min_length = 1, max_length = 500, example = "myapp.tasks.send_email")]
+    #[schema(min_length = 1, max_length = 500, example = "email.send")]
     task_name: String,
     /// `0` clears the limit.
     #[schema(pattern = r"^(0|[1-9][0-9]*(/[smh])?)$", max_length = 20, example = "100/m")]

@@ -54,7 +54,7 @@ pub(super) struct TaskPage {
 #[expect(dead_code, reason = "describes `TaskRow` to OpenAPI")]
 pub(super) struct TaskPublic {
     /// Ours: sortable by time, stable for life.
-    #[schema(example = "01KPB2J4KV0000G3XVTQ6J9Z5M")]
+    #[schema(example = "01KPB2K7TMWB0ERGA05FV2EFER")]
     id: String,
     #[schema(format = "uuid")]
     project_id: String,
@@ -68,7 +68,7 @@ pub(super) struct TaskPublic {
     #[schema(required)]
     queue: Option<String>,
     /// `received, started, succeeded, failed, cancelled, retried` or `lost`.
-    #[schema(example = "succeeded")]
+    #[schema(example = "failed")]
     state: String,
     /// `critical, high, normal` or `low`.
     #[schema(example = "normal")]
@@ -81,7 +81,7 @@ pub(super) struct TaskPublic {
     kwargs: Option<Value>,
     #[schema(required)]
     result: Option<Value>,
-    #[schema(required, example = "ValueError: bad")]
+    #[schema(required, example = "ConnectionError: mail.example.org does not answer")]
     exception: Option<String>,
     #[schema(required)]
     traceback: Option<String>,
@@ -156,7 +156,7 @@ struct Node {
     engine: Engine,
     task_id: String,
     name: String,
-    #[schema(value_type = String, example = "succeeded")]
+    #[schema(value_type = String, example = "failed")]
     state: State,
     parent_task_id: Option<String>,
     root_task_id: Option<String>,

@@ -104,6 +104,8 @@ async fn the_document_describes_every_error() {
         "#/components/schemas/Minted"
     );
     for status in ["401", "403", "404", "409", "422"] {
-        assert!(mint["responses"][status]["content"]["application/problem+json"].is_object(), "{status}");
+        let name = format!("Error{status}");
+        assert_eq!(mint["responses"][status]["$ref"], format!("#/components/responses/{name}"));
+        assert!(document["components"]["responses"][name]["content"]["application/problem+json"].is_object());
     }
 }
