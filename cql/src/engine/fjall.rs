@@ -6,6 +6,7 @@
 //! queue       what waits for the writer, bounded
 //! writer      guards, groups, one sync for each group
 //! retention   expired rows give their space back
+//! retired     memory of written rows is freed aside
 //! ```
 //!
 //! Reads go straight to the tree on the caller's thread, except long scans. [`StoreError::Poisoned`] means
@@ -15,6 +16,7 @@ mod folder;
 mod layout;
 mod queue;
 mod retention;
+mod retired;
 mod writer;
 
 use std::path::PathBuf;
@@ -24,7 +26,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf as _, Bytes};
-use fjall::config::CompressionPolicy;
+use fjall::config::{BlockSizePolicy, CompressionPolicy};
 use fjall::{CompressionType, Database, KeyspaceCreateOptions, Readable as _};
 use tokio::sync::{Semaphore, oneshot};
 
@@ -33,6 +35,7 @@ pub use self::folder::OpenError;
 use self::layout::{Encoded, Space};
 use self::queue::{EncodedCommit, Guarded, Job, Line, Queue, Work};
 use self::retention::{Retention, Sweep};
+use self::retired::Active;
 use self::writer::{Free, Pulse, Spaces, Writer, unavailable};
 use crate::store::{Commit, Committed, Durability, Key, Order, Range, Result, Row, Store, StoreError, Write};
 use crate::table::Table;
@@ -109,23 +112,26 @@ impl Fjall {
         let spaces = Spaces::new(db.clone(), |space| db.keyspace(space.name(), || options(space))).map_err(engine)?;
         let queue = Arc::new(Queue::default());
         let pulse = Arc::new(Pulse::new());
+        let (retire, retired) = std::sync::mpsc::channel();
         let writer = Writer {
             spaces: spaces.clone(),
             queue: Arc::clone(&queue),
             pulse: Arc::clone(&pulse),
             retention,
             free: Free::new(folder.path().to_owned(), config.reserve_bytes),
+            active: Active::new(spaces.keyspaces().cloned(), retire),
         };
         let sweep = Sweep { spaces: spaces.clone(), queue: Arc::clone(&queue), retention };
         let io = |source| OpenError::Io { path: config.path.clone(), source };
         let writing = spawn("store-writer", move || writer.run()).map_err(io)?;
         let sweeping = spawn("store-sweep", move || sweep.run()).map_err(io)?;
+        let freeing = spawn("store-free", move || retired::free(&retired)).map_err(io)?;
         let inner = Inner {
             spaces,
             queue,
             room: Arc::new(Semaphore::new(QUEUE_KIB)),
             pulse,
-            threads: Mutex::new(vec![writing, sweeping]),
+            threads: Mutex::new(vec![writing, sweeping, freeing]),
             _folder: folder,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -329,12 +335,18 @@ fn line(mut tables: impl Iterator<Item = Table>) -> Line {
     if tables.all(of_events) { Line::Second } else { Line::First }
 }
 
+/// Rows of tasks are large and read by the thousand (exports, long lists): blocks of 4 KB hold three of them.
 fn options(space: Space) -> KeyspaceCreateOptions {
     let memtable = match space {
         Space::Task => 64 << 20,
         Space::Index | Space::Rest => 32 << 20,
     };
+    let block = match space {
+        Space::Task => 16 << 10,
+        Space::Index | Space::Rest => 4 << 10,
+    };
     KeyspaceCreateOptions::default()
+        .data_block_size_policy(BlockSizePolicy::all(block))
         .max_memtable_size(memtable)
         .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
 }

@@ -63,13 +63,16 @@ struct Lines {
     first: VecDeque<Job>,
     second: VecDeque<Job>,
     closed: bool,
+    /// The writer has nothing to do and wants to be woken.
+    idle: bool,
 }
 
-/// Both lines, and the bell that wakes the writer.
+/// Both lines, the bell that wakes the writer, and the one that ends rests.
 #[derive(Default)]
 pub(super) struct Queue {
     lines: Mutex<Lines>,
     bell: Condvar,
+    end: Condvar,
 }
 
 impl Queue {
@@ -83,8 +86,12 @@ impl Queue {
             Line::First => lines.first.push_back(job),
             Line::Second => lines.second.push_back(job),
         }
+        let idle = lines.idle;
         drop(lines);
-        self.bell.notify_all();
+        // A bell that nobody waits for costs a system call as well.
+        if idle {
+            self.bell.notify_one();
+        }
         Ok(())
     }
 
@@ -96,7 +103,9 @@ impl Queue {
             if lines.closed {
                 return None;
             }
+            lines.idle = true;
             lines = self.bell.wait(lines).unwrap_or_else(PoisonError::into_inner);
+            lines.idle = false;
         }
         let mut taken = 0;
         while taken < bytes {
@@ -110,7 +119,7 @@ impl Queue {
     /// No more jobs; the writer finishes those that wait.
     pub(super) fn close(&self) {
         self.lock().closed = true;
-        self.bell.notify_all();
+        self.ring();
     }
 
     /// No more jobs, and nobody will answer those that wait: dropping them tells their callers.
@@ -118,14 +127,19 @@ impl Queue {
         let mut lines = self.lock();
         *lines = Lines { closed: true, ..Lines::default() };
         drop(lines);
+        self.ring();
+    }
+
+    fn ring(&self) {
         self.bell.notify_all();
+        self.end.notify_all();
     }
 
     /// Sleeps up to `rest` and says whether the queue is still open.
     pub(super) fn rest(&self, rest: Duration) -> bool {
         let lines = self.lock();
         let (lines, _) =
-            self.bell.wait_timeout_while(lines, rest, |lines| !lines.closed).unwrap_or_else(PoisonError::into_inner);
+            self.end.wait_timeout_while(lines, rest, |lines| !lines.closed).unwrap_or_else(PoisonError::into_inner);
         !lines.closed
     }
 

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::layout::{self, Encoded, Space};
 use super::queue::{EncodedCommit, Job, Queue, Work};
 use super::retention::Retention;
+use super::retired::Active;
 use super::unix_seconds;
 use crate::store::{Committed, Expect, Result, Row, StoreError};
 
@@ -49,6 +50,10 @@ impl Spaces {
             Space::Index => &self.index,
             Space::Rest => &self.rest,
         }
+    }
+
+    pub(super) fn keyspaces(&self) -> impl Iterator<Item = &Keyspace> {
+        [&self.task, &self.index, &self.rest].into_iter()
     }
 
     /// The stored bytes of a row, header included.
@@ -118,6 +123,7 @@ pub(super) struct Writer {
     pub(super) pulse: Arc<Pulse>,
     pub(super) retention: Retention,
     pub(super) free: Free,
+    pub(super) active: Active,
 }
 
 /// An answer that waits for the sync.
@@ -182,7 +188,10 @@ impl Writer {
             }
         }
         match batch.commit() {
-            Ok(()) => Ended::Durable,
+            Ok(()) => {
+                self.active.look();
+                Ended::Durable
+            }
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "commit failed, the store must be reopened");
                 self.pulse.poison();
