@@ -5,6 +5,7 @@
 //! out in turns ([`Queue`]).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dashmap::DashMap;
 use domain::id::ProjectId;
@@ -12,13 +13,17 @@ use domain::id::address::{Shard, TaskKey};
 use domain::task::Sighting;
 use domain::time::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::ack::{AckSink, Ticket};
 use super::queue::Queue;
 
 /// Batches of one project that may wait for one recorder.
 const PROJECT_BATCHES: usize = 32;
+
+/// A round that would be a small one begins so long after the one before. A round costs much whatever it holds (marks,
+/// counters, the list of open tasks, a synced write), and whoever sends one event now and then never waits for this.
+const ROUND_EVERY: Duration = Duration::from_millis(4);
 
 /// Batches of all projects that may wait for one recorder.
 const INBOX_BATCHES: usize = 4096;
@@ -98,6 +103,8 @@ struct Entrance {
 pub(crate) struct Inbox {
     receiver: mpsc::Receiver<Waiting>,
     queue: Queue<Waiting>,
+    /// When the next round may begin, however small it is.
+    not_before: Option<Instant>,
 }
 
 impl Entrance {
@@ -124,17 +131,33 @@ impl Inbox {
         while let Ok(waiting) = self.receiver.try_recv() {
             self.put(waiting);
         }
+        if let Some(at) = self.not_before {
+            self.gather(events, at).await;
+        }
+        self.not_before = Some(Instant::now() + ROUND_EVERY);
         self.queue.take(events).into_iter().map(|waiting| waiting.batch).collect()
     }
 
-    fn put(&mut self, waiting: Waiting) {
+    /// Waits until it is time, or as much waits as a round takes or a project may have.
+    async fn gather(&mut self, events: usize, until: Instant) {
+        let mut longest = self.queue.longest();
+        while self.queue.weight() < events && longest < PROJECT_BATCHES {
+            match timeout_at(until, self.receiver.recv()).await {
+                Ok(Some(waiting)) => longest = longest.max(self.put(waiting)),
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Returns how many batches of its project wait now.
+    fn put(&mut self, waiting: Waiting) -> usize {
         let weight = match &waiting.batch.work {
             Work::Events { items, .. } => items.len(),
             Work::Deletions { keys, .. } => keys.len(),
             Work::Lost { tasks } => tasks.len(),
             Work::Scheduled(_) => 1,
         };
-        self.queue.put(waiting.batch.project, waiting, weight);
+        self.queue.put(waiting.batch.project, waiting, weight)
     }
 }
 
@@ -145,7 +168,10 @@ impl Recorders {
             // Never full: each batch in it has a place.
             let (sender, receiver) = mpsc::channel(INBOX_BATCHES);
             let places = Arc::new(Semaphore::new(INBOX_BATCHES));
-            (Entrance { sender, places, of_projects: DashMap::new() }, Inbox { receiver, queue: Queue::default() })
+            (
+                Entrance { sender, places, of_projects: DashMap::new() },
+                Inbox { receiver, queue: Queue::default(), not_before: None },
+            )
         };
         let (entrances, inboxes): (Vec<_>, Vec<_>) = (0..count).map(channel).unzip();
         (Self(entrances.into()), inboxes)
@@ -179,8 +205,6 @@ impl Recorders {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::time::timeout;
 
     use super::*;
@@ -204,6 +228,32 @@ mod tests {
         let round = inboxes[0].next_round(2).await;
         assert_eq!(round.iter().map(|batch| batch.project.bytes()[0]).collect::<Vec<_>>(), [1, 2]);
         assert!(send(&recorders, 1).await, "what was taken has left its place");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn small_rounds_keep_their_distance() {
+        let (recorders, mut inboxes) = Recorders::channels(1);
+        let begun = Instant::now();
+        for project in 1..4 {
+            assert!(send(&recorders, project).await);
+            assert_eq!(inboxes[0].next_round(2).await.len(), 1);
+        }
+        assert_eq!(begun.elapsed(), ROUND_EVERY * 2, "the first one at once, the others in turn");
+        tokio::time::advance(ROUND_EVERY).await;
+        let begun = Instant::now();
+        assert!(send(&recorders, 1).await);
+        assert_eq!(inboxes[0].next_round(2).await.len(), 1);
+        assert_eq!(begun.elapsed(), Duration::ZERO, "one event after a pause does not wait");
+        for project in 1..3 {
+            assert!(send(&recorders, project).await);
+        }
+        assert_eq!(inboxes[0].next_round(2).await.len(), 2);
+        assert_eq!(begun.elapsed(), Duration::ZERO, "nor does a whole round");
+        for _ in 0..PROJECT_BATCHES {
+            assert!(send(&recorders, 1).await);
+        }
+        assert_eq!(inboxes[0].next_round(1000).await.len(), PROJECT_BATCHES);
+        assert_eq!(begun.elapsed(), Duration::ZERO, "nor a project that has no place left");
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,11 +12,12 @@ pub(super) struct Queue<T> {
     waiting: HashMap<ProjectId, VecDeque<(T, usize)>>,
     /// Those of whom something waits, the next one first.
     turns: VecDeque<ProjectId>,
+    weight: usize,
 }
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {
-        Self { waiting: HashMap::new(), turns: VecDeque::new() }
+        Self { waiting: HashMap::new(), turns: VecDeque::new(), weight: 0 }
     }
 }
 
@@ -25,12 +26,25 @@ impl<T> Queue<T> {
         self.turns.is_empty()
     }
 
-    pub(super) fn put(&mut self, project: ProjectId, item: T, weight: usize) {
+    /// Returns how many items of the project wait now.
+    pub(super) fn put(&mut self, project: ProjectId, item: T, weight: usize) -> usize {
         let items = self.waiting.entry(project).or_default();
         if items.is_empty() {
             self.turns.push_back(project);
         }
-        items.push_back((item, weight));
+        items.push_back((item, weight.max(1)));
+        self.weight += weight.max(1);
+        items.len()
+    }
+
+    /// How many items wait of the project that has most.
+    pub(super) fn longest(&self) -> usize {
+        self.waiting.values().map(VecDeque::len).max().unwrap_or_default()
+    }
+
+    /// What all that waits weighs.
+    pub(super) fn weight(&self) -> usize {
+        self.weight
     }
 
     /// Takes what waits, in turns, until it weighs `budget` or more. In a project's own order.
@@ -41,7 +55,8 @@ impl<T> Queue<T> {
             let Some(items) = self.waiting.get_mut(&project) else { continue };
             if let Some((item, weight)) = items.pop_front() {
                 taken.push(item);
-                weighs += weight.max(1);
+                weighs += weight;
+                self.weight -= weight;
             }
             if items.is_empty() {
                 self.waiting.remove(&project);
