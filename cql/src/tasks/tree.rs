@@ -7,7 +7,7 @@ use bytes::Bytes;
 use domain::engine::Engine;
 use domain::id::ProjectId;
 use domain::id::address::{TaskId, TaskKey};
-use domain::task::TaskRow;
+use domain::task::{Parts, TaskRow};
 use futures_util::future::try_join_all;
 
 use super::{Tasks, key};
@@ -21,12 +21,16 @@ const READS_MAX: usize = 32;
 /// Rows that one thread reads and derives; half of a large tree on a machine of two cores.
 const SHARE: usize = 128;
 
+/// What of a row costs something to derive and is in a tree.
+const SHOWN: Parts = Parts::RELATIVES;
+
 /// A tree, in the order of `received_at`, then id.
 #[derive(Clone, Debug)]
 pub struct Tree {
     pub root_task_id: String,
     /// Whether there are more tasks than are shown.
     pub truncated: bool,
+    /// Without arguments, result, exception, eta and tags: no node shows them.
     pub nodes: Vec<TaskRow>,
 }
 
@@ -34,7 +38,7 @@ impl Tasks {
     /// The tree that a task belongs to; `None` when the task is unknown.
     pub async fn tree(&self, project: ProjectId, engine: Engine, task_id: &str) -> Result<Option<Tree>> {
         let Some(task) = self.get(project, engine, task_id).await? else { return Ok(None) };
-        let asked = task.row(project);
+        let asked = task.row_of(project, SHOWN);
         let root = asked.root_task_id.clone().unwrap_or_else(|| asked.task_id.clone());
         let mut nodes = self.roots(project, &root).await?;
         // Rows of trees follow those of tasks; whoever asks is a member whatever has been written of it.
@@ -110,7 +114,7 @@ impl Tasks {
 
     async fn visible(&self, project: ProjectId, root: &str, ids: &[TaskId]) -> Result<Vec<TaskRow>> {
         let tasks = try_join_all(ids.iter().map(|id| self.get_by_id(project, *id))).await?;
-        let rows = tasks.into_iter().flatten().map(|task| task.row(project));
+        let rows = tasks.into_iter().flatten().map(|task| task.row_of(project, SHOWN));
         // A root that was heard later can replace the one a row was filed under.
         let belongs = |row: &TaskRow| row.task_id == root || row.root_task_id.as_deref() == Some(root);
         Ok(rows.filter(belongs).collect())
