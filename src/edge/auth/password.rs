@@ -4,6 +4,7 @@
 //! that serve requests.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
@@ -20,6 +21,8 @@ pub const CLASSES_MIN: usize = 3;
 const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 const AT_A_TIME: usize = 2;
+/// A little longer than the allocator keeps what was freed.
+const RETAINED: Duration = Duration::from_millis(1100);
 
 /// Compared when there is no such user, so that both cases take the same time. The hash of no password.
 const NOBODY: &str =
@@ -71,10 +74,18 @@ impl Passwords {
         let done = tokio::task::spawn_blocking(move || {
             let result = work();
             drop(permit); // with the thread, not with a caller who went away
+            give_back();
             result
         });
         done.await.map_err(|error| ApiError::Internal(Box::new(error)))?.map_err(|text| ApiError::Internal(text.into()))
     }
+}
+
+/// Has the allocator give back the memory of a hash: it does so when a thread ends, with what is free for a second by then.
+fn give_back() {
+    let ended = std::thread::Builder::new().name("give-back".to_owned()).spawn(|| std::thread::sleep(RETAINED));
+    // Without a thread to spare the memory stays until it is wanted.
+    drop(ended);
 }
 
 fn hasher() -> Argon2<'static> {
