@@ -5,8 +5,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::num::NonZeroU32;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -168,6 +170,59 @@ async fn what_waits_is_bounded_and_answered() {
     }
     let health = store.health();
     assert_eq!((health.queued_bytes, health.commit_age, health.poisoned), (0, None, false));
+}
+
+/// Rows of accounts are served from memory: while many read one, none meets a value older than what was answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_row_of_accounts_is_never_older_than_its_last_answered_write() {
+    const LAST: u32 = 2000;
+    let folder = tempfile::tempdir().unwrap();
+    let store = Fjall::open(&FjallConfig::new(folder.path())).unwrap();
+    let key = Key::new(Table::User, "*", "somebody");
+    let answered = Arc::new(AtomicU32::new(0));
+    store.write(vec![Write::put(key.clone(), 0_u32.to_be_bytes().to_vec())]).await.unwrap();
+    let readers = (0..4).map(|_| {
+        let (store, key, answered) = (store.clone(), key.clone(), Arc::clone(&answered));
+        tokio::spawn(async move {
+            let mut reads = 0_u64;
+            loop {
+                let before = answered.load(Ordering::Acquire);
+                let row = store.get(&key).await.unwrap();
+                let now = row.map_or(u32::MAX, |row| u32::from_be_bytes(row[..].try_into().unwrap()));
+                assert!(now >= before, "{now} after {before} was answered");
+                reads += 1;
+                if before == LAST {
+                    return reads;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+    });
+    let readers: Vec<_> = readers.collect();
+    for number in 1..=LAST {
+        store.write(vec![Write::put(key.clone(), number.to_be_bytes().to_vec())]).await.unwrap();
+        answered.store(number, Ordering::Release);
+    }
+    for reader in readers {
+        assert!(reader.await.unwrap() > u64::from(LAST));
+    }
+    store.write(vec![Write::delete(key.clone())]).await.unwrap();
+    assert_eq!(store.get(&key).await.unwrap(), None);
+}
+
+/// What is served from memory ends with its time to live as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_ends_where_it_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Fjall::open(&FjallConfig::new(folder.path())).unwrap();
+    let key = Key::new(Table::WebSession, "secret", "-");
+    store.write(vec![Write::put(key.clone(), "row").with_ttl(NonZeroU32::new(2))]).await.unwrap();
+    assert_eq!(store.get(&key).await.unwrap(), Some("row".into()));
+    let began = Instant::now();
+    while store.get(&key).await.unwrap().is_some() {
+        assert!(began.elapsed() < Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

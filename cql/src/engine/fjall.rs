@@ -5,6 +5,7 @@
 //! layout      bytes of keys and values, for ever
 //! queue       what waits for the writer, bounded
 //! writer      guards, groups, one sync for each group
+//! recent      rows that every request asks for
 //! retention   expired rows give their space back
 //! retired     memory of written rows is freed aside
 //! ```
@@ -15,6 +16,7 @@
 mod folder;
 mod layout;
 mod queue;
+mod recent;
 mod retention;
 mod retired;
 mod writer;
@@ -34,6 +36,7 @@ use self::folder::Folder;
 pub use self::folder::OpenError;
 use self::layout::{Encoded, Space};
 use self::queue::{EncodedCommit, Guarded, Job, Line, Queue, Work};
+use self::recent::Recent;
 use self::retention::{Retention, Sweep};
 use self::retired::Active;
 use self::writer::{Free, Pulse, Spaces, Writer, unavailable};
@@ -88,6 +91,7 @@ pub struct Fjall {
 
 struct Inner {
     spaces: Spaces,
+    recent: Arc<Recent>,
     queue: Arc<Queue>,
     room: Arc<Semaphore>,
     pulse: Arc<Pulse>,
@@ -113,8 +117,10 @@ impl Fjall {
         let queue = Arc::new(Queue::default());
         let pulse = Arc::new(Pulse::new());
         let (retire, retired) = std::sync::mpsc::channel();
+        let recent = Arc::new(Recent::default());
         let writer = Writer {
             spaces: spaces.clone(),
+            recent: Arc::clone(&recent),
             queue: Arc::clone(&queue),
             pulse: Arc::clone(&pulse),
             retention,
@@ -128,6 +134,7 @@ impl Fjall {
         let freeing = spawn("store-free", move || retired::free(&retired)).map_err(io)?;
         let inner = Inner {
             spaces,
+            recent,
             queue,
             room: Arc::new(Semaphore::new(QUEUE_KIB)),
             pulse,
@@ -235,7 +242,8 @@ impl Drop for Inner {
 impl Store for Fjall {
     async fn get(&self, key: &Key) -> Result<Option<Bytes>> {
         let row = layout::key(key.table, &key.partition, &key.clustering)?;
-        match self.inner.spaces.stored(Space::of(key.table), &row)? {
+        let Inner { spaces, recent, .. } = &*self.inner;
+        match recent.get(&row, || spaces.stored(Space::of(key.table), &row))? {
             Some(stored) => layout::live(stored, unix_seconds()),
             None => Ok(None),
         }

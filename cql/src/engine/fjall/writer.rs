@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::layout::{self, Encoded, Space};
 use super::queue::{EncodedCommit, Job, Queue, Work};
+use super::recent::Recent;
 use super::retention::Retention;
 use super::retired::Active;
 use super::unix_seconds;
@@ -119,6 +120,7 @@ impl Pulse {
 
 pub(super) struct Writer {
     pub(super) spaces: Spaces,
+    pub(super) recent: Arc<Recent>,
     pub(super) queue: Arc<Queue>,
     pub(super) pulse: Arc<Pulse>,
     pub(super) retention: Retention,
@@ -180,6 +182,7 @@ impl Writer {
         }
         let mut batch = fjall::OwnedWriteBatch::with_capacity(self.spaces.db.clone(), staged.len())
             .durability(Some(PersistMode::SyncAll));
+        let _committing = self.recent.committing(staged.keys());
         for (key, row) in staged {
             let keyspace = self.spaces.of(row.space);
             match row.stored {
