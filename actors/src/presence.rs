@@ -8,12 +8,14 @@
 //! fact      a row in memory that is written when it is due
 //! health    what a heartbeat says of a process and of engine workers
 //! read      stored rows with this node's facts over them
+//! standing  what a command asks of an agent
 //! view      rows of several agents and nodes united: who is online
 //! ```
 
 mod fact;
 mod health;
 mod read;
+mod standing;
 mod view;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -30,6 +32,7 @@ use domain::time::Timestamp;
 use domain::wire::{AgentStatus, Heartbeat, Hello};
 
 use fact::{Due, Fact};
+pub use standing::Standing;
 pub use view::{AgentPresence, OnlineState, QueueView, WorkerView};
 
 use crate::changes::{Changes, Topic};

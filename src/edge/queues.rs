@@ -146,7 +146,7 @@ async fn purge_token(
 /// The engine asked for, which must be one of the agent's, or its only one.
 async fn engine_of(app: &App, project: ProjectId, agent: AgentId, asked: Option<Engine>) -> ApiResult<Engine> {
     let refused = |msg: String| ApiError::invalid(Problem::new("value_error", &["query", "engine"], msg));
-    let names = app.mesh.presence().agent(project, agent).await?.engines;
+    let names = app.mesh.presence().standing(project, agent).await?.engines;
     let engines: Vec<Engine> = names.iter().filter_map(|name| name.parse().ok()).collect();
     match (asked, &engines[..]) {
         (_, []) => Err(ApiError::conflict("the agent has not told its engines; it never connected")),

@@ -128,3 +128,44 @@ async fn a_process_that_moved_to_another_node_is_online_there() {
         assert_eq!(agent.newest.expect("a row").node, there.presence.node());
     }
 }
+
+/// What commands ask of an agent is what is shown of it, whoever of its processes is online, on one node or two.
+#[tokio::test(start_paused = true)]
+async fn commands_see_an_agent_as_it_is_shown() {
+    for alone in [true, false] {
+        let node = Node::new(&Memory::new(), 1, alone);
+        let mut connected = Vec::new();
+        for (worker, engines) in [("w1", &["celery"][..]), ("w2", &["celery"]), ("w3", &["rq", "celery"])] {
+            let facts = node.connect(AGENT, worker).await;
+            node.presence.with_process(&facts, |row| {
+                row.engines = engines.iter().map(|&engine| engine.to_owned()).collect();
+                let actions =
+                    |engine: &&str| ((*engine).to_owned(), vec![format!("{worker}'s"), "retry_task".to_owned()]);
+                row.capabilities = Arc::new(engines.iter().map(actions).collect());
+            });
+            connected.push(facts);
+            agrees(&node, AGENT).await;
+        }
+        let standing = node.presence.standing(PROJECT, AGENT).await.expect("readable");
+        assert_eq!((standing.state, &standing.engines[..]), (OnlineState::Online, &["celery".into(), "rq".into()][..]));
+        for facts in connected {
+            node.presence.process_down(&facts).await;
+            agrees(&node, AGENT).await;
+        }
+        assert_eq!(node.presence.state(PROJECT, AGENT).await.expect("readable"), OnlineState::Offline);
+        let stranger = AgentId::from_bytes([4; 16]);
+        agrees(&node, stranger).await;
+        assert_eq!(node.presence.state(PROJECT, stranger).await.expect("readable"), OnlineState::Unknown);
+    }
+}
+
+async fn agrees(node: &Node, agent: AgentId) {
+    let shown = node.presence.agent(PROJECT, agent).await.expect("readable");
+    let standing = node.presence.standing(PROJECT, agent).await.expect("readable");
+    assert_eq!(node.presence.state(PROJECT, agent).await.expect("readable"), shown.state);
+    assert_eq!((standing.state, standing.engines), (shown.state, shown.engines));
+    let sorted = |lists: &BTreeMap<String, Vec<String>>| -> BTreeMap<String, std::collections::BTreeSet<String>> {
+        lists.iter().map(|(engine, actions)| (engine.clone(), actions.iter().cloned().collect())).collect()
+    };
+    assert_eq!(sorted(&standing.capabilities), sorted(&shown.capabilities));
+}

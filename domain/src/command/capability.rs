@@ -4,6 +4,7 @@
 //! override halves; `restart_worker` is listed by engines for which it ends the host process (WIRE 12.15, 12.17).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::action::Action;
 use crate::engine::Engine;
@@ -12,8 +13,8 @@ use crate::engine::Engine;
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Advertised {
     pub engines: Vec<String>,
-    /// Action words by engine.
-    pub capabilities: BTreeMap<String, Vec<String>>,
+    /// Action words by engine; one copy for all processes that list the same.
+    pub capabilities: Arc<BTreeMap<String, Vec<String>>>,
     /// False over long-poll, where there is no hello: then nothing is known.
     pub said_hello: bool,
 }
@@ -95,7 +96,9 @@ mod tests {
     fn hello(engine: &str, actions: &[&str]) -> Advertised {
         Advertised {
             engines: vec![engine.to_owned()],
-            capabilities: [(engine.to_owned(), actions.iter().map(|&action| action.to_owned()).collect())].into(),
+            capabilities: Arc::new(
+                [(engine.to_owned(), actions.iter().map(|&action| action.to_owned()).collect())].into(),
+            ),
             said_hello: true,
         }
     }

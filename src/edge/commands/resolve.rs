@@ -1,8 +1,9 @@
 //! What a command's body alone does not say. Everything that can be refused here is, before anything is minted.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use actors::presence::{AgentPresence, OnlineState};
+use actors::presence::{OnlineState, Standing};
 use cql::accounts::agent;
 use domain::command::request::{Asked, Confirm, Request};
 use domain::command::{Advertised, BulkFilter, FrozenTask, Resolved};
@@ -21,7 +22,7 @@ const LOOKUPS_MAX: usize = 16;
 pub(super) struct Known {
     agent: AgentId,
     engines: Vec<Engine>,
-    presence: AgentPresence,
+    standing: Standing,
 }
 
 impl Known {
@@ -31,21 +32,21 @@ impl Known {
         if row.is_none_or(|agent| agent.revoked_at.is_some()) {
             return Err(ApiError::NotFound("agent"));
         }
-        let presence = app.mesh.presence().agent(project, id).await?;
-        if presence.state == OnlineState::Unknown {
+        let standing = app.mesh.presence().standing(project, id).await?;
+        if standing.state == OnlineState::Unknown {
             return Err(ApiError::conflict("the agent has never connected; start its worker first"));
         }
-        let engines = presence.engines.iter().filter_map(|engine| engine.parse().ok()).collect();
-        Ok(Self { agent: id, engines, presence })
+        let engines = standing.engines.iter().filter_map(|engine| engine.parse().ok()).collect();
+        Ok(Self { agent: id, engines, standing })
     }
 
     fn advertised(&self) -> Advertised {
-        let presence = &self.presence;
+        let standing = &self.standing;
         Advertised {
-            engines: presence.engines.clone(),
-            capabilities: presence.capabilities.clone(),
+            engines: standing.engines.clone(),
+            capabilities: Arc::clone(&standing.capabilities),
             // Over long-poll nothing is said of engines.
-            said_hello: !presence.engines.is_empty(),
+            said_hello: !standing.engines.is_empty(),
         }
     }
 
@@ -55,7 +56,7 @@ impl Known {
 
     /// The agent's state, as a command's view shows it.
     pub(super) fn states(&self) -> BTreeMap<AgentId, OnlineState> {
-        BTreeMap::from([(self.agent, self.presence.state)])
+        BTreeMap::from([(self.agent, self.standing.state)])
     }
 }
 

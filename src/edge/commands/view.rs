@@ -34,7 +34,7 @@ impl Viewer {
     pub(super) async fn of(app: &App, scope: &ProjectScope, commands: &[Command]) -> ApiResult<Self> {
         let mut states = BTreeMap::new();
         for agent in commands.iter().map(|command| command.agent).collect::<BTreeSet<_>>() {
-            states.insert(agent, app.mesh.presence().agent(scope.project_id, agent).await?.state);
+            states.insert(agent, app.mesh.presence().state(scope.project_id, agent).await?);
         }
         Ok(Self::with(app, scope, states))
     }

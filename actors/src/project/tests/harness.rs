@@ -1,6 +1,5 @@
 //! A node with one project, and agents that answer as they are told.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -241,7 +240,7 @@ pub(super) fn draft(verb: Verb, body: &str) -> Draft {
     let mut body: serde_json::Value = serde_json::from_str(body).unwrap();
     body["agent_id"] = AGENT.to_string().into();
     let asked = Asked::parse(verb, body.to_string().as_bytes()).unwrap();
-    let advertised = Advertised { engines: vec!["celery".into()], capabilities: BTreeMap::new(), said_hello: true };
+    let advertised = Advertised { engines: vec!["celery".into()], capabilities: Arc::default(), said_hello: true };
     let resolved = Resolved { advertised, ..Resolved::default() };
     Draft::new(asked, Caller::User(USER), Source::default(), resolved)
 }
