@@ -78,17 +78,15 @@ pub enum AgentMessage {
     Open(BTreeSet<CommandId>),
     /// The command needs no lane any more: refused, ended.
     Forget(CommandId),
-    /// What a session said about a frame it was given. Private.
-    Written(Written),
+    /// A session certainly did not send a frame it was given. Private.
+    NotSent(NotSent),
 }
 
 /// Only this module can say what became of a frame.
 #[derive(Debug)]
-pub struct Written {
+pub struct NotSent {
     delivery: Delivery,
     session: SessionId,
-    /// `None`: bytes may have left.
-    sent: Option<Sent>,
 }
 
 /// One agent of one project on this node.
@@ -148,7 +146,7 @@ impl Actor for AgentActor {
             AgentMessage::Release(command) => self.on_release(state, command),
             AgentMessage::Open(open) => self.on_open(state, &open),
             AgentMessage::Forget(command) => self.on_forget(state, command),
-            AgentMessage::Written(written) => self.on_written(state, written),
+            AgentMessage::NotSent(not_sent) => self.on_not_sent(state, not_sent),
         }
         Ok(())
     }
@@ -172,33 +170,30 @@ impl AgentActor {
             let returned = Returned::NotSent { chunk, attempt };
             return self.tell(ProjectMessage::Returned { command: delivery.command, returned, worker: None });
         };
-        tracing::info!(
+        // The ledger and the command's row say so too, for good.
+        tracing::debug!(
             command.id = %delivery.command, session.id = %session, chunk = delivery.chunk,
             attempt = delivery.attempt.0, "dispatched command"
         );
         let myself = myself.clone();
         // Writing waits for the socket, and the mailbox must not.
         tokio::spawn(async move {
-            let sent = handle.send(dispatched.into_frame()).await;
-            // An actor that is gone was restarted, and counts the delivery as under way.
-            let _ = myself.cast(AgentMessage::Written(Written { delivery, session, sent }));
+            match handle.send(dispatched.into_frame()).await {
+                // An actor that is gone was restarted, and counts the delivery as under way.
+                Some(Sent::NotSent) => drop(myself.cast(AgentMessage::NotSent(NotSent { delivery, session }))),
+                // Bytes have left, or may have: then the session ends, and its end says that the delivery is gone.
+                Some(Sent::Written) | None => {}
+            }
         });
     }
 
-    fn on_written(&self, state: &mut AgentState, written: Written) {
-        let Written { delivery, session, sent } = written;
+    fn on_not_sent(&self, state: &mut AgentState, not_sent: NotSent) {
+        let NotSent { delivery, session } = not_sent;
         let (chunk, attempt) = (delivery.chunk, delivery.attempt);
-        match sent {
-            Some(Sent::Written) => {}
-            Some(Sent::NotSent) => {
-                state.seats.refuse(session, delivery.command);
-                let returned = Returned::NotSent { chunk, attempt };
-                self.tell(ProjectMessage::Returned { command: delivery.command, returned, worker: None });
-                self.serve_waiting(state);
-            }
-            // The session ends, and its end says that the delivery is gone.
-            None => {}
-        }
+        state.seats.refuse(session, delivery.command);
+        let returned = Returned::NotSent { chunk, attempt };
+        self.tell(ProjectMessage::Returned { command: delivery.command, returned, worker: None });
+        self.serve_waiting(state);
     }
 
     fn on_session_up(&self, state: &mut AgentState, session: SessionId) {

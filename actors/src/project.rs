@@ -158,7 +158,8 @@ impl Actor for ProjectActor {
         Ok(state)
     }
 
-    #[tracing::instrument(skip_all, fields(project.id = %self.project))]
+    // One per message: costs nothing unless somebody debugs, so what is logged in here names its project itself.
+    #[tracing::instrument(level = "debug", skip_all, fields(project.id = %self.project))]
     async fn handle(
         &self,
         myself: ActorRef<ProjectMessage>,
@@ -166,7 +167,9 @@ impl Actor for ProjectActor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            ProjectMessage::Issue { draft, permit, reply } => self.prepare(&myself, state, *draft, permit, reply),
+            ProjectMessage::Issue { draft, permit, reply } => {
+                self.prepare(&myself, state, *draft, permit, reply).await;
+            }
             ProjectMessage::Note { proposal, permit, reply } => {
                 state.queue.push_back(Input::Note { proposal, permit, reply });
             }
@@ -203,7 +206,7 @@ impl Actor for ProjectActor {
     ) -> Result<(), ActorProcessingErr> {
         match event {
             SupervisionEvent::ActorFailed(cell, error) => {
-                tracing::error!(error = %error, "agent actor failed");
+                tracing::error!(project.id = %self.project, error = %error, "agent actor failed");
                 self.on_agent_ended(&myself, state, cell.get_id(), true).await;
             }
             SupervisionEvent::ActorTerminated(cell, _, reason) => {

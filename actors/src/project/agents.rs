@@ -50,7 +50,9 @@ impl ProjectActor {
         let spawned = AgentActor::spawn_linked(None, actor, arguments, myself.get_cell()).await;
         match spawned {
             Ok((actor, _)) => state.agents.entry(agent).or_default().actor = Some(actor),
-            Err(error) => tracing::error!(agent.id = %agent, error = %error, "agent actor did not start"),
+            Err(error) => {
+                tracing::error!(project.id = %self.project, agent.id = %agent, error = %error, "agent actor did not start");
+            }
         }
     }
 

@@ -134,7 +134,7 @@ impl ProjectActor {
             }
         }
         if state.complaint.is_due() {
-            tracing::warn!("no space for the ledger, commands are refused and results wait");
+            tracing::warn!(project.id = %self.project, "no space for the ledger, commands are refused and results wait");
         }
         state.space_at = Some(self.clock.now().plus_secs(SPACE_EVERY_SECS));
         Ok(())
@@ -146,7 +146,7 @@ impl ProjectActor {
         state: &mut State,
         decided: Vec<(Input, Verdict)>,
     ) -> Result<(), Uncertain> {
-        tracing::info!("append lost to another home; deciding again");
+        tracing::info!(project.id = %self.project, "append lost to another home; deciding again");
         self.reload(state).await?;
         let again: VecDeque<Input> = decided.into_iter().map(|(input, _)| input).collect();
         let later = std::mem::replace(&mut state.queue, again);
@@ -199,10 +199,10 @@ impl ProjectActor {
                 let (agent, id) = (issuing.draft.agent, issuing.prepared.command);
                 if let Verdict::Issued { command, handout } = verdict {
                     if command.global_throttle {
-                        tracing::error!(command.id = %id, "rate limit for every worker of a broker");
+                        tracing::error!(project.id = %self.project, command.id = %id, "rate limit for every worker of a broker");
                     }
                     if issuing.draft.request.is_forced() {
-                        tracing::error!(command.id = %id, "purge of a queue forced, without confirmation");
+                        tracing::error!(project.id = %self.project, command.id = %id, "purge of a queue forced, without confirmation");
                     }
                     if handout.is_none() && !issuing.told && command.status == Status::Issued {
                         // Its agent may have connected since it was asked for.
@@ -248,7 +248,7 @@ impl ProjectActor {
                 self.look_up_answer(myself, state, agent, claim, answer, permit);
             }
             (Input::Overdue(command), Verdict::Ended(true)) => {
-                tracing::info!(command.id = %command, "command timed out");
+                tracing::info!(project.id = %self.project, command.id = %command, "command timed out");
                 for child in state.agents.keys().copied().collect::<Vec<_>>() {
                     self.tell_forget(state, child, command);
                 }

@@ -9,8 +9,9 @@ use domain::command::chunk::{self, Chunk};
 use domain::command::wire::Form;
 use domain::command::{Claim, Command, Draft, Request, Support, capability, secrets};
 use domain::id::{AgentId, ProjectId};
-use domain::ledger::Prepared;
 use domain::ledger::entry::Frozen;
+use domain::ledger::{KeyHolder, Prepared};
+use futures_util::FutureExt;
 use ractor::{ActorRef, RpcReplyPort};
 use sha2::{Digest, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
@@ -29,9 +30,22 @@ pub struct Ready {
     failed: Option<StoreError>,
 }
 
+impl Ready {
+    fn with(mut issuing: Issuing, holder: Result<Option<KeyHolder>, StoreError>) -> Self {
+        let failed = match holder {
+            Ok(holder) => {
+                issuing.prepared.holder = holder;
+                None
+            }
+            Err(error) => Some(error),
+        };
+        Self { issuing, failed }
+    }
+}
+
 impl ProjectActor {
-    /// Makes a draft ready. Without an idempotency key there is nothing to wait for.
-    pub(super) fn prepare(
+    /// Makes a draft ready: at once without an idempotency key, or if the store answers at once whose it is.
+    pub(super) async fn prepare(
         &self,
         myself: &ActorRef<ProjectMessage>,
         state: &mut State,
@@ -44,23 +58,19 @@ impl ProjectActor {
         let sealed = form.secrets.as_ref().map(|members| secrets::seal(&self.keys.data, command, members));
         let prepared = Prepared { command, form, sealed, frozen: None, holder: None };
         let issuing = Issuing { draft, prepared, lane: None, told: false, reloads: state.reloads, permit, reply };
-        let (store, project, myself) = (Arc::clone(&self.store), self.project, myself.clone());
         let Some(key) = issuing.draft.idempotency_key.clone() else {
-            // Through the mailbox like the others, so that commands keep their order.
-            let _ = myself.cast(ProjectMessage::Ready(Box::new(Ready { issuing, failed: None })));
-            return;
+            return self.on_ready(myself, state, Ready { issuing, failed: None }).await;
         };
+        let (store, project) = (Arc::clone(&self.store), self.project);
+        let mut look_up = Box::pin(async move { projection::key_holder(&*store, project, &key).await });
+        if let Some(holder) = (&mut look_up).now_or_never() {
+            return self.on_ready(myself, state, Ready::with(issuing, holder)).await;
+        }
+        let myself = myself.clone();
         tokio::spawn(async move {
-            let mut issuing = issuing;
-            let failed = match projection::key_holder(&*store, project, &key).await {
-                Ok(holder) => {
-                    issuing.prepared.holder = holder;
-                    None
-                }
-                Err(error) => Some(error),
-            };
+            let ready = Ready::with(issuing, look_up.await);
             // A project that is gone drops the reply, and its caller hears that it is unavailable.
-            let _ = myself.cast(ProjectMessage::Ready(Box::new(Ready { issuing, failed })));
+            let _ = myself.cast(ProjectMessage::Ready(Box::new(ready)));
         });
     }
 
