@@ -3,7 +3,7 @@
 //! ```text
 //! app        what every handler can reach
 //! resources  the list of resources; route: who may call what, as data
-//! layers     request ids, panics, the error envelope, headers: around everything
+//! layers     request ids, the guard, panics, the error envelope, headers: around everything
 //! auth       who is calling; guard: enforces the route table
 //! extract    typed, strict ways into a request
 //! error      the one error and its one mapping
@@ -55,7 +55,7 @@ mod tests;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -87,7 +87,6 @@ pub fn router(app: App) -> Router {
         .fallback(async || ApiError::NotFound("route"))
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed { allow: String::new() })
         .layer(DefaultBodyLimit::max(BODY_MAX))
-        .layer(from_fn_with_state(app.clone(), auth::guard::guard))
-        .layer(from_fn(layers::envelope))
+        .layer(from_fn_with_state(app.clone(), layers::envelope))
         .with_state(app)
 }

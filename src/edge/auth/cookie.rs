@@ -3,10 +3,12 @@
 //! The session cookie holds 256 random bits of which only the hash is stored. The CSRF token is derived from
 //! it, so that it needs no storage and fits exactly one session.
 
-use axum::http::header::SET_COOKIE;
+use std::borrow::Cow;
+
+use axum::http::header::{COOKIE, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::AppendHeaders;
-use axum_extra::extract::CookieJar;
+use axum_extra::extract::cookie::Cookie;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cql::accounts::login::SecretHash;
@@ -41,8 +43,23 @@ pub fn csrf_token(secret: &str) -> String {
 
 /// The session secret a request carries.
 pub fn session_secret(app: &App, headers: &HeaderMap) -> Option<String> {
-    let jar = CookieJar::from_headers(headers);
-    jar.get(names(app).0).map(|cookie| cookie.value().to_owned()).filter(|secret| !secret.is_empty())
+    value(headers, names(app).0).filter(|secret| !secret.is_empty())
+}
+
+/// The value of a cookie; of several with this name the last one counts. A browser sends every cookie of the site, so
+/// the others are not even parsed, and ours has no escapes as we wrote it.
+fn value(headers: &HeaderMap, name: &str) -> Option<String> {
+    let texts = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut values = texts.flat_map(|text| text.split(';')).filter_map(|pair| {
+        let (key, value) = pair.split_once('=').filter(|(key, _)| key.trim() == name)?;
+        if !value.contains('%') {
+            return Some(Cow::Borrowed(value.trim()));
+        }
+        let cookie = Cookie::parse_encoded(pair).ok()?;
+        debug_assert_eq!(cookie.name(), key.trim());
+        Some(Cow::Owned(cookie.value().to_owned()))
+    });
+    values.next_back().map(Cow::into_owned)
 }
 
 /// Whether the CSRF header fits the session cookie.
@@ -74,4 +91,30 @@ fn set(app: &App, secret: &str, csrf: &str, max_age: i64) -> SetCookies {
         (SET_COOKIE, format!("{session_name}={secret}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Lax{secure}")),
         (SET_COOKIE, format!("{csrf_name}={csrf}; Path=/; Max-Age={max_age}; SameSite=Strict{secure}")),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use axum_extra::extract::CookieJar;
+
+    use super::*;
+
+    /// What a jar of all cookies holds under a name is what looking for that name alone finds.
+    #[test]
+    fn a_cookie_is_found_as_in_a_jar_of_all() {
+        const PAIRS: [&str; 14] =
+            ["", "a", "a=", "a=1", " a = x ", "ab=2", "b=3", "=a", "a=\"q\"", "a=%26", "a=%", "a=%ff", "a=b=c", "A=4"];
+        let headers = |texts: &[&str]| -> HeaderMap {
+            texts.iter().map(|text| (COOKIE, text.parse().expect("a header"))).collect()
+        };
+        for (first, second, third) in
+            PAIRS.iter().flat_map(|one| PAIRS.iter().flat_map(move |two| PAIRS.map(|three| (one, two, three))))
+        {
+            let together = format!("{first};{second}; {third}");
+            for headers in [headers(&[&together]), headers(&[&format!("{first};{second}"), third])] {
+                let held = CookieJar::from_headers(&headers).get("a").map(|cookie| cookie.value().to_owned());
+                assert_eq!(value(&headers, "a"), held, "{headers:?}");
+            }
+        }
+    }
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::header::{HOST, ORIGIN};
 use axum::http::request::Parts;
 use axum::middleware::Next;
@@ -20,9 +20,10 @@ use crate::edge::extract::body::discard;
 use crate::edge::extract::path;
 use crate::edge::route::{Access, Found, Route, find};
 
-pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
+/// Runs a request if the route table lets its caller.
+pub async fn guard(app: &App, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    match decide(&app, &mut parts).await {
+    match decide(app, &mut parts).await {
         Ok(()) => next.run(Request::from_parts(parts, body)).await,
         Err(error) => {
             discard(body).await;
