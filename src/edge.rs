@@ -10,6 +10,7 @@
 //! cursor     page cursors; sheet: spreadsheets of any rows
 //! audit      what account changes leave in the ledger
 //! presence   what agents said about themselves
+//! seats      what a user may hold open at a time
 //! ```
 //! The remaining modules are resources.
 
@@ -39,6 +40,7 @@ pub mod projects;
 pub mod queues;
 pub mod resources;
 pub mod route;
+pub mod seats;
 pub mod sessions;
 pub mod sheet;
 pub mod socket;

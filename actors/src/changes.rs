@@ -3,12 +3,21 @@
 //! Costs nothing while nobody watches. Missing a word is harmless as long as a later one comes, so a slow watcher
 //! only hears less often. Beside that it knows whose ledgers grew here, for whoever signs how far they have come; of
 //! that no word is missed.
+//!
+//! ```text
+//! ended   who waits for a command to end
+//! ```
+
+mod ended;
 
 use std::sync::Arc;
 
 use dashmap::{DashMap, DashSet};
-use domain::id::ProjectId;
+use domain::id::{CommandId, ProjectId};
 use tokio::sync::broadcast;
+
+use self::ended::Ended;
+pub use self::ended::Listener;
 
 /// Words a slow watcher may be behind before it misses some.
 const BEHIND_MAX: usize = 64;
@@ -42,6 +51,7 @@ struct Inner {
     watchers: DashMap<ProjectId, broadcast::Sender<Topic>>,
     /// At most every project once.
     grown: DashSet<ProjectId>,
+    ended: Ended,
 }
 
 impl Changes {
@@ -59,6 +69,22 @@ impl Changes {
         if unheard {
             self.0.watchers.remove_if(&project, |_, watchers| watchers.receiver_count() == 0);
         }
+    }
+
+    /// Listens from now on for the end of a command. Whoever looks at its row after this misses nothing that happens here;
+    /// what another node ends is heard once this node reads on.
+    pub fn listen(&self, command: CommandId) -> Listener {
+        self.0.ended.listen(command)
+    }
+
+    /// Says that a command has ended and that its row says so.
+    pub fn command_ended(&self, command: CommandId) {
+        self.0.ended.tell(command);
+    }
+
+    /// Says that any command may have ended meanwhile.
+    pub fn commands_may_have_ended(&self) {
+        self.0.ended.tell_all();
     }
 
     /// Says that a project's ledger may have entries that it had not before.
@@ -103,5 +129,29 @@ mod tests {
         drop(watcher);
         changes.tell(mine, Topic::Agent);
         assert!(changes.0.watchers.is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_listens_hears_of_its_own_command_and_leaves_nothing_behind() {
+        let (changes, mine, other) =
+            (Changes::default(), CommandId::from_bytes([1; 16]), CommandId::from_bytes([2; 16]));
+        changes.command_ended(mine);
+        let (first, second, stranger) = (changes.listen(mine), changes.listen(mine), changes.listen(other));
+        let heard = |listener: &Listener| futures_util::FutureExt::now_or_never(listener.heard()).is_some();
+        assert!(!heard(&first), "what was before is in the row");
+        let (one, two, none) = (first.heard(), second.heard(), stranger.heard());
+        changes.command_ended(mine);
+        tokio::join!(one, two);
+        assert_eq!(futures_util::FutureExt::now_or_never(none), None);
+        let (one, none) = (first.heard(), stranger.heard());
+        changes.commands_may_have_ended();
+        tokio::join!(one, none);
+        drop(first);
+        let two = second.heard();
+        changes.command_ended(mine);
+        two.await;
+        drop(second);
+        drop(stranger);
+        assert!(changes.0.ended.is_empty());
     }
 }

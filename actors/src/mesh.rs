@@ -77,6 +77,7 @@ pub struct Mesh(Arc<Inner>);
 
 struct Inner {
     clock: Clock,
+    alone: bool,
     store: Arc<dyn Store>,
     directory: Directory,
     changes: Changes,
@@ -135,6 +136,7 @@ impl Mesh {
         tokio::spawn(presence.clone().run());
         let mesh = Self(Arc::new(Inner {
             clock: config.clock,
+            alone: config.alone,
             store: config.store,
             directory,
             changes,
@@ -156,6 +158,11 @@ impl Mesh {
 
     pub fn clock(&self) -> &Clock {
         &self.0.clock
+    }
+
+    /// Whether no other node shares the store, so that whatever happens is heard of here.
+    pub fn is_alone(&self) -> bool {
+        self.0.alone
     }
 
     pub fn store(&self) -> &Arc<dyn Store> {

@@ -148,6 +148,7 @@ impl Actor for ProjectActor {
         let mut state = State::new(loaded, self.clock.now());
         // The append of an earlier life may be durable without anybody having heard of it.
         self.changes.ledger_grew(self.project);
+        self.changes.commands_may_have_ended();
         self.adopt_lost_deliveries(&mut state);
         let agents: std::collections::BTreeSet<AgentId> =
             state.log.fold.open_commands().map(|open| open.command.agent).collect();

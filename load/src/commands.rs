@@ -39,8 +39,20 @@ pub(crate) struct Commands {
     /// Milliseconds between two looks at a command; 0 looks again at once.
     #[arg(long, default_value_t = 0)]
     poll_ms: u64,
+    /// Lets the server answer when the command has ended, instead of looking again and again.
+    #[arg(long, conflicts_with = "poll_ms")]
+    wait: bool,
     #[command(flatten)]
     with: WithSwarm,
+}
+
+/// How an outcome is learned.
+#[derive(Clone, Copy)]
+enum Look {
+    /// By looking, with a pause in between.
+    Every(Duration),
+    /// By one request that is answered when the command has ended.
+    Wait,
 }
 
 #[derive(Default)]
@@ -65,12 +77,13 @@ pub(crate) async fn run(commands: &Commands) -> Result<String> {
     let (server, own) = (target.usage()?, Usage::of(std::process::id())?);
     let started = Instant::now();
     let mut clients = JoinSet::new();
+    let look = if commands.wait { Look::Wait } else { Look::Every(Duration::from_millis(commands.poll_ms)) };
     for client in 0..commands.concurrency {
         let share = commands.count / u64::from(commands.concurrency)
             + u64::from(u64::from(client) < commands.count % u64::from(commands.concurrency));
         let agent = ids[usize::from(client) % ids.len()].clone();
         let rest = rest.another(target).await?;
-        clients.spawn(issue(rest, agent, share, commands.poll_ms));
+        clients.spawn(issue(rest, agent, share, look));
     }
     let mut measured = Measured::default();
     while let Some(ended) = clients.join_next().await {
@@ -106,7 +119,7 @@ pub(crate) async fn run(commands: &Commands) -> Result<String> {
     report.finish(&target.output)
 }
 
-async fn issue(mut rest: Rest, agent: String, count: u64, poll_ms: u64) -> Result<Measured> {
+async fn issue(mut rest: Rest, agent: String, count: u64, look: Look) -> Result<Measured> {
     let mut measured = Measured::default();
     let clues = Clues::new(0);
     for number in 0..count {
@@ -115,11 +128,16 @@ async fn issue(mut rest: Rest, agent: String, count: u64, poll_ms: u64) -> Resul
         let started = Instant::now();
         let mut command = rest.post("/commands/retry-task", &request, 202).await?;
         measured.post.record(started.elapsed());
-        let path = format!("/commands/{}", command["id"].as_str().context("a command without id")?);
+        let mut path = format!("/commands/{}", command["id"].as_str().context("a command without id")?);
+        if let Look::Wait = look {
+            path.push_str("?wait=30");
+        }
         while !is_over(&command) {
             ensure!(started.elapsed() < GIVE_UP, "{path} has no outcome after {GIVE_UP:?}");
-            if poll_ms > 0 {
-                tokio::time::sleep(Duration::from_millis(poll_ms)).await;
+            if let Look::Every(pause) = look
+                && !pause.is_zero()
+            {
+                tokio::time::sleep(pause).await;
             }
             command = rest.get(&path).await?;
         }

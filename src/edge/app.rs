@@ -9,7 +9,9 @@ use domain::secret::MasterSecret;
 
 use super::auth::password::Passwords;
 use super::auth::throttle::Throttle;
-use super::live::Subscriptions;
+use super::commands::WAITS_PER_USER;
+use super::live::SUBSCRIPTIONS_PER_USER;
+use super::seats::Seats;
 use crate::checkpoints::Checkpoints;
 use crate::config::Config;
 use crate::store::Opened;
@@ -33,8 +35,10 @@ pub struct Shared {
     pub logins: Throttle,
     /// Connects of agents.
     pub connects: Throttle,
-    /// Dashboards that watch, by user.
-    pub subscriptions: Subscriptions,
+    /// Dashboards that watch.
+    pub subscriptions: Seats,
+    /// Requests that wait for a command to end.
+    pub waits: Seats,
     /// Serialises the count of failed logins, which is read, changed and written.
     pub failures: tokio::sync::Mutex<()>,
     /// Serialises changes of users, projects, memberships and API keys: a row is read, changed and written whole, what
@@ -71,7 +75,8 @@ impl App {
             passwords: Passwords::new(),
             logins,
             connects,
-            subscriptions: Subscriptions::new(),
+            subscriptions: Seats::new(SUBSCRIPTIONS_PER_USER),
+            waits: Seats::new(WAITS_PER_USER),
             failures: tokio::sync::Mutex::new(()),
             accounts: tokio::sync::Mutex::new(()),
             openapi: OnceLock::new(),

@@ -4,6 +4,7 @@
 //! issue     one handler for every verb: read, look up, one call, one view
 //! resolve   what a body alone does not say: agent, engine, worker, the task's row, a filter's ids
 //! view      answers, and the schema of a command
+//! wait      a request for one command that waits until it has ended
 //! bodies    the bodies of the verbs, for OpenAPI
 //! ```
 
@@ -11,12 +12,13 @@ mod bodies;
 mod issue;
 mod resolve;
 mod view;
+mod wait;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use cql::accounts::Role;
 use cql::ledger::commands;
-use domain::command::Status;
+use domain::command::{Command, Status};
 use domain::cursor::CursorKind;
 use domain::id::CommandId;
 use utoipa::IntoParams;
@@ -35,6 +37,8 @@ use super::tasks::{LIMIT_MAX, limit};
 use super::words;
 pub(super) use bodies::TaskName;
 use view::{CommandPage, CommandPublic, Page, Viewer};
+pub(super) use wait::WAITS_PER_USER;
+use wait::{WaitParameters, WaitQuery, ended};
 
 pub const ROUTES: &[Route] = &[
     Route::get("/api/v1/projects/{slug}/commands").member(Role::Viewer, "commands"),
@@ -119,17 +123,30 @@ async fn list(State(app): State<App>, scope: ProjectScope, Query(query): Query<L
     }))
 }
 
-/// One command. A bulk command that has ended lists what became of each id.
+/// One command. A bulk command that has ended lists what became of each id. With `wait` the answer comes when the
+/// command has ended, or as it is after that time.
 #[utoipa::path(get, path = "/api/v1/projects/{slug}/commands/{id}", tag = "commands",
     security(("session" = []), ("api_key" = [])),
-    params(("slug" = String, Path), ("id" = String, Path, format = "uuid")),
+    params(("slug" = String, Path), ("id" = String, Path, format = "uuid"), WaitParameters),
     responses((status = 200, body = CommandPublic), Errors))]
 async fn detail(
     State(app): State<App>,
     scope: ProjectScope,
     PathId(id): PathId<CommandId>,
+    Query(WaitQuery { wait }): Query<WaitQuery>,
+    request: Request,
 ) -> ApiResult<Json<domain::command::CommandView>> {
-    let command = commands::detail(app.store.as_ref(), scope.project_id, id).await?;
-    let command = command.ok_or(ApiError::NotFound("command"))?;
+    let (scope, command) = match wait {
+        None => {
+            let command = find(&app, &scope, id).await?;
+            (scope, command)
+        }
+        Some(wait) => Box::pin(ended(&app, scope, id, wait, request.into_parts().0)).await?,
+    };
     Ok(Json(Viewer::of(&app, &scope, std::slice::from_ref(&command)).await?.show(&command)))
+}
+
+async fn find(app: &App, scope: &ProjectScope, id: CommandId) -> ApiResult<Command> {
+    let command = commands::detail(app.store.as_ref(), scope.project_id, id).await?;
+    command.ok_or(ApiError::NotFound("command"))
 }

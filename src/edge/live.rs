@@ -12,8 +12,7 @@ use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgr
 use axum::http::request::Parts;
 use axum::response::Response;
 use cql::accounts::{membership, project};
-use dashmap::DashMap;
-use domain::id::{ProjectId, UserId};
+use domain::id::ProjectId;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
@@ -32,7 +31,7 @@ const IDLE: Duration = Duration::from_secs(90);
 const TELL_EVERY: Duration = Duration::from_millis(250);
 /// Whether the session still holds and the user is still a member is asked again this often.
 const RECHECK_EVERY: Duration = Duration::from_secs(10);
-const SUBSCRIPTIONS_PER_USER: usize = 50;
+pub const SUBSCRIPTIONS_PER_USER: usize = 50;
 const MESSAGE_MAX: usize = 4 << 10;
 
 const MALFORMED: u16 = 4400;
@@ -42,9 +41,6 @@ const NOT_ALLOWED: u16 = 4403;
 const SILENT: u16 = 4408;
 const GOING_AWAY: u16 = 1001;
 const NORMAL: u16 = 1000;
-
-/// Subscriptions of this node by user.
-pub type Subscriptions = DashMap<UserId, usize>;
 
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().route("/ws/dashboard", axum::routing::get(connect))
@@ -87,30 +83,8 @@ async fn admit_and_serve(app: &App, parts: &Parts, socket: &mut WebSocket) -> u1
     if !is_member(app, &caller, project).await {
         return NOT_ALLOWED;
     }
-    let Some(_seat) = Seat::take(app, caller.user_id()) else { return TOO_MANY };
+    let Some(_seat) = app.subscriptions.take(caller.user_id()) else { return TOO_MANY };
     serve(app, parts, project, socket).await
-}
-
-/// A subscription that counts while it lives.
-struct Seat<'a>(&'a Subscriptions, UserId);
-
-impl<'a> Seat<'a> {
-    fn take(app: &'a App, user: UserId) -> Option<Self> {
-        let mut count = app.subscriptions.entry(user).or_default();
-        (*count < SUBSCRIPTIONS_PER_USER).then(|| {
-            *count += 1;
-            Self(&app.subscriptions, user)
-        })
-    }
-}
-
-impl Drop for Seat<'_> {
-    fn drop(&mut self) {
-        if let Some(mut count) = self.0.get_mut(&self.1) {
-            *count = count.saturating_sub(1);
-        }
-        self.0.remove_if(&self.1, |_, count| *count == 0);
-    }
 }
 
 /// A browser session; keys are not accepted here.

@@ -179,6 +179,7 @@ impl ProjectActor {
 
     /// After reading on: another home may have ended commands that hold a lane here.
     pub(super) fn tell_open(&self, state: &State) {
+        self.changes.commands_may_have_ended();
         for (agent, child) in &state.agents {
             let mine = state.log.fold.open_commands().filter(|open| open.command.agent == *agent);
             child.tell(AgentMessage::Open(mine.map(|open| open.command.id).collect()));

@@ -237,6 +237,7 @@ impl ProjectActor {
             }
             (Input::Answer { agent, claim, .. }, Verdict::Answered { ended: true, scheduled }) => {
                 // Another attempt may be in a lane, and its own answer may never come.
+                self.changes.command_ended(claim.command);
                 self.tell_forget(state, agent, claim.command);
                 state.forget(claim.command);
                 self.tell_scheduled(scheduled);
@@ -249,6 +250,7 @@ impl ProjectActor {
             }
             (Input::Overdue(command), Verdict::Ended(true)) => {
                 tracing::info!(project.id = %self.project, command.id = %command, "command timed out");
+                self.changes.command_ended(command);
                 for child in state.agents.keys().copied().collect::<Vec<_>>() {
                     self.tell_forget(state, child, command);
                 }

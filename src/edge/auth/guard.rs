@@ -32,6 +32,13 @@ pub async fn guard(app: &App, request: Request, next: Next) -> Response {
     }
 }
 
+/// Asks again what a request that is under way for some time was let in by: what was taken away meanwhile is so at once.
+/// `None` for a route that is not below a project.
+pub async fn again(app: &App, parts: &mut Parts) -> ApiResult<Option<ProjectScope>> {
+    decide(app, parts).await?;
+    Ok(parts.extensions.remove::<ProjectScope>())
+}
+
 /// What the table says of this request.
 async fn decide(app: &App, parts: &mut Parts) -> ApiResult<()> {
     let Some(matched) = parts.extensions.get::<MatchedPath>().cloned() else {

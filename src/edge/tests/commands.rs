@@ -5,6 +5,7 @@ mod listing;
 mod refusals;
 mod saturated;
 mod traces;
+mod waiting;
 
 use axum::http::StatusCode;
 use cql::Table;
@@ -63,7 +64,15 @@ const TABLES: [Table; 4] = [Table::Command, Table::CommandChunk, Table::Idem, Ta
 
 impl World {
     async fn make() -> Self {
-        let node = Node::start().await;
+        Self::on(Node::start().await).await
+    }
+
+    /// On a store that other nodes may share.
+    async fn make_shared() -> Self {
+        Self::on(Node::start_shared().await).await
+    }
+
+    async fn on(node: Node) -> Self {
         let project = node.project(SLUG).await;
         let root = node.user("root@example.org", true).await;
         let admin = node.session(&root).await;

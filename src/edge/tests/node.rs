@@ -94,17 +94,30 @@ impl Node {
     }
 
     pub(super) async fn start_with(settings: &[(&'static str, &str)]) -> Self {
+        let clock = Clock::starting_at(Timestamp::from_micros(START));
+        Self::start_on(Memory::new(), true, clock, settings).await
+    }
+
+    /// A node whose store others may share.
+    pub(super) async fn start_shared() -> Self {
+        Self::start_on(Memory::new(), false, Clock::starting_at(Timestamp::from_micros(START)), &[]).await
+    }
+
+    /// One more node on the store of another.
+    pub(super) async fn beside(other: &Self) -> Self {
+        Self::start_on(other.memory.clone(), false, other.app.clock.clone(), &[]).await
+    }
+
+    async fn start_on(memory: Memory, alone: bool, clock: Clock, settings: &[(&'static str, &str)]) -> Self {
         let flags: BTreeMap<_, _> = settings.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
         let config = Config::resolve(&Layers::collect(flags, &|_| None).unwrap()).unwrap();
-        let memory = Memory::new();
         let opened = Opened::memory(memory.clone());
         let master = MasterSecret::new("0123456789abcdef0123456789abcdef-master").unwrap();
-        let clock = Clock::starting_at(Timestamp::from_micros(START));
         let mesh = Mesh::start(actors::MeshConfig {
             store: Arc::clone(&opened.store),
             clock: clock.clone(),
-            node: domain::id::NodeId::NIL,
-            alone: true,
+            node: if alone { domain::id::NodeId::NIL } else { domain::id::NodeId::mint(clock.now()) },
+            alone,
             recorders: 1,
             layout: domain::id::address::Layout::Day,
             retention_secs: 86_400,
