@@ -278,6 +278,13 @@ pub trait Store: Send + Sync + 'static {
     fn is_atomic(&self) -> bool {
         false
     }
+
+    /// Stands for all rows of accounts (users, sessions, keys, projects, members, agents and their names) as they are:
+    /// another number for every write of one, from before a reader can see it. `None` while one is under way, and where
+    /// others may write too.
+    fn accounts_version(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// What `Ok` promises.

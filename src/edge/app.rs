@@ -7,6 +7,7 @@ use actors::{Clock, Mesh};
 use cql::Store;
 use domain::secret::MasterSecret;
 
+use super::auth::memo::Memos;
 use super::auth::password::Passwords;
 use super::auth::throttle::Throttle;
 use super::commands::WAITS_PER_USER;
@@ -35,6 +36,7 @@ pub struct Shared {
     pub logins: Throttle,
     /// Connects of agents.
     pub connects: Throttle,
+    pub memos: Memos,
     /// Dashboards that watch.
     pub subscriptions: Seats,
     /// Requests that wait for a command to end.
@@ -75,6 +77,7 @@ impl App {
             passwords: Passwords::new(),
             logins,
             connects,
+            memos: Memos::default(),
             subscriptions: Seats::new(SUBSCRIPTIONS_PER_USER),
             waits: Seats::new(WAITS_PER_USER),
             failures: tokio::sync::Mutex::new(()),

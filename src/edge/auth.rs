@@ -6,6 +6,7 @@
 pub mod client;
 pub mod cookie;
 pub mod guard;
+pub mod memo;
 pub mod password;
 pub mod project;
 pub mod scope;
@@ -111,20 +112,34 @@ pub fn bearer(parts: &Parts) -> Option<&str> {
 async fn by_session(app: &App, secret: &str, client: &Client) -> ApiResult<Option<Caller>> {
     let store = app.store.as_ref();
     let hash = cookie::secret_hash(secret);
-    let Some(session) = login::get(store, &hash).await? else { return Ok(None) };
+    let Some((session, user)) = session_of(app, &hash).await? else { return Ok(None) };
     let now = app.clock.now();
     let idle = now.since(session.last_seen_at) > IDLE_SECS * 1_000_000;
     if session.expires_at <= now || idle {
         login::remove(store, &hash, &session).await?;
         return Ok(None);
     }
-    let Some(user) = user::get(store, session.user).await?.filter(|user| user.is_active) else { return Ok(None) };
+    let Some(user) = user.filter(|user| user.is_active) else { return Ok(None) };
     if now.since(session.last_seen_at) > SEEN_EVERY_SECS * 1_000_000 {
-        let seen = Login { last_seen_at: now, ..session.clone() };
+        let seen = Login { last_seen_at: now, ..Login::clone(&session) };
         login::put(store, &hash, &seen, now).await?;
     }
     let via = Via::Session { id: session.id, hash };
-    Ok(Some(Caller { user: Arc::new(user), via, client: client.clone() }))
+    Ok(Some(Caller { user, via, client: client.clone() }))
+}
+
+async fn session_of(app: &App, hash: &SecretHash) -> ApiResult<Option<(Arc<Login>, Option<Arc<User>>)>> {
+    let (store, memo) = (app.store.as_ref(), &app.memos.sessions);
+    let version = store.accounts_version();
+    if let Some((session, user)) = memo.known(version, hash) {
+        return Ok(Some((session, Some(user))));
+    }
+    let Some(session) = login::get(store, hash).await?.map(Arc::new) else { return Ok(None) };
+    let user = user::get(store, session.user).await?.map(Arc::new);
+    if let Some(user) = &user {
+        memo.keep(version, *hash, &(Arc::clone(&session), Arc::clone(user)));
+    }
+    Ok(Some((session, user)))
 }
 
 async fn by_key(app: &App, token: &str, client: Client) -> ApiResult<Caller> {
@@ -134,7 +149,7 @@ async fn by_key(app: &App, token: &str, client: Client) -> ApiResult<Caller> {
     }
     let store = app.store.as_ref();
     let hash = app.master.api_key_hash(token).bytes();
-    let Some(key) = api_key::by_token(store, &hash).await? else { return Err(UNKNOWN) };
+    let Some((key, user)) = key_of(app, hash).await? else { return Err(UNKNOWN) };
     let now = app.clock.now();
     if key.revoked_at.is_some() {
         return Err(ApiError::Unauthenticated { message: "the API key is revoked", reason: Some("revoked") });
@@ -142,7 +157,7 @@ async fn by_key(app: &App, token: &str, client: Client) -> ApiResult<Caller> {
     if key.expires_at.is_some_and(|end| end <= now) {
         return Err(ApiError::Unauthenticated { message: "the API key is expired", reason: Some("expired") });
     }
-    let Some(user) = user::get(store, key.user).await?.filter(|user| user.is_active) else { return Err(UNKNOWN) };
+    let Some(user) = user.filter(|user| user.is_active) else { return Err(UNKNOWN) };
     let from_allowed_address = admits(&key.allowed_cidrs, client.ip);
     if from_allowed_address && key.last_used_at.is_none_or(|last| now.since(last) > SEEN_EVERY_SECS * 1_000_000) {
         // Between reading the key and here it may have been changed or revoked: the fresh row decides.
@@ -152,8 +167,23 @@ async fn by_key(app: &App, token: &str, client: Client) -> ApiResult<Caller> {
             api_key::put(store, &used).await?;
         }
     }
-    let via = Via::Key { id: key.id, project: key.project, scopes: key.scopes.into(), from_allowed_address };
-    Ok(Caller { user: Arc::new(user), via, client })
+    let scopes = Arc::from(&key.scopes[..]);
+    let via = Via::Key { id: key.id, project: key.project, scopes, from_allowed_address };
+    Ok(Caller { user, via, client })
+}
+
+async fn key_of(app: &App, hash: [u8; 32]) -> ApiResult<Option<(Arc<ApiKey>, Option<Arc<User>>)>> {
+    let (store, memo) = (app.store.as_ref(), &app.memos.keys);
+    let version = store.accounts_version();
+    if let Some((key, user)) = memo.known(version, &hash) {
+        return Ok(Some((key, Some(user))));
+    }
+    let Some(key) = api_key::by_token(store, &hash).await?.map(Arc::new) else { return Ok(None) };
+    let user = user::get(store, key.user).await?.map(Arc::new);
+    if let Some(user) = &user {
+        memo.keep(version, hash, &(Arc::clone(&key), Arc::clone(user)));
+    }
+    Ok(Some((key, user)))
 }
 
 /// An empty list admits every address; a text that is no network (no version of ours stores one) admits none.

@@ -299,6 +299,10 @@ impl Store for Fjall {
     fn is_atomic(&self) -> bool {
         true
     }
+
+    fn accounts_version(&self) -> Option<u64> {
+        self.inner.recent.version()
+    }
 }
 
 /// One error for every commit of a call.

@@ -35,8 +35,19 @@ impl ProjectScope {
 
 /// The project of a slug; one that is archived is as unknown as one that never was (contract D26).
 pub(super) async fn named(app: &App, slug: &str) -> ApiResult<Option<Arc<Project>>> {
-    let project = if is_slug(slug) { project::by_slug(app.store.as_ref(), slug).await? } else { None };
-    Ok(project.filter(|project| project.is_active).map(Arc::new))
+    if !is_slug(slug) {
+        return Ok(None);
+    }
+    let (store, memo) = (app.store.as_ref(), &app.memos.projects);
+    let version = store.accounts_version();
+    if let Some(project) = memo.known(version, slug) {
+        return Ok(Some(project));
+    }
+    let project = project::by_slug(store, slug).await?.filter(|project| project.is_active).map(Arc::new);
+    if let Some(project) = &project {
+        memo.keep(version, slug.to_owned(), project);
+    }
+    Ok(project)
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for ProjectScope {

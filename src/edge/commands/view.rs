@@ -1,12 +1,13 @@
 //! What the command routes answer.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use actors::presence::OnlineState;
 use cql::accounts::Role;
 use domain::command::{Command, CommandView, Sight};
-use domain::id::AgentId;
-use domain::secret::{KeyUse, SiteKey};
+use domain::id::{AgentId, ProjectId};
+use domain::secret::{KeyUse, MasterSecret, SiteKey};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -23,15 +24,17 @@ pub(super) struct Page {
 }
 
 /// Shows commands as one caller may see them.
-pub(super) struct Viewer {
+pub(super) struct Viewer<'a> {
     sight: Sight,
-    key: SiteKey,
+    master: &'a MasterSecret,
+    project: ProjectId,
+    key: OnceCell<SiteKey>,
     states: BTreeMap<AgentId, OnlineState>,
 }
 
-impl Viewer {
+impl<'a> Viewer<'a> {
     /// For these commands: looks up whether their agents are online.
-    pub(super) async fn of(app: &App, scope: &ProjectScope, commands: &[Command]) -> ApiResult<Self> {
+    pub(super) async fn of(app: &'a App, scope: &ProjectScope, commands: &[Command]) -> ApiResult<Self> {
         let mut states = BTreeMap::new();
         for agent in commands.iter().map(|command| command.agent).collect::<BTreeSet<_>>() {
             states.insert(agent, app.mesh.presence().state(scope.project_id, agent).await?);
@@ -40,14 +43,17 @@ impl Viewer {
     }
 
     /// With the agents' states at hand.
-    pub(super) fn with(app: &App, scope: &ProjectScope, states: BTreeMap<AgentId, OnlineState>) -> Self {
+    pub(super) fn with(app: &'a App, scope: &ProjectScope, states: BTreeMap<AgentId, OnlineState>) -> Self {
         let sight = if scope.role >= Role::Operator { Sight::Full } else { Sight::Outline };
-        Self { sight, key: app.master.site_key(KeyUse::Data, scope.project_id), states }
+        Self { sight, master: &app.master, project: scope.project_id, key: OnceCell::new(), states }
     }
 
     pub(super) fn show(&self, command: &Command) -> CommandView {
         let state = self.states.get(&command.agent).copied().unwrap_or(OnlineState::Unknown);
-        let secrets = command.shown_secrets(&self.key).filter(|_| self.sight == Sight::Full);
+        let is_sealed = command.sealed.is_some() && self.sight == Sight::Full;
+        // Most commands hold no secrets, and the key costs two hashes.
+        let key = || self.key.get_or_init(|| self.master.site_key(KeyUse::Data, self.project));
+        let secrets = if is_sealed { command.shown_secrets(key()) } else { None };
         command.view(self.sight, secrets.as_deref(), state.as_str())
     }
 }

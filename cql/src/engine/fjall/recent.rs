@@ -97,6 +97,11 @@ impl Recent {
         Ok(stored)
     }
 
+    /// The number of all rows that are kept as they are, `None` while some are being written.
+    pub(super) fn version(&self) -> Option<u64> {
+        Some(self.epoch.load(Ordering::Acquire)).filter(|epoch| epoch % 2 == 0)
+    }
+
     fn put(&self, epoch: u64, key: &Bytes, stored: &Bytes) {
         let size = key.len() + stored.len();
         if epoch % 2 == 1 || size > BYTES_MAX / 64 {
@@ -199,6 +204,19 @@ mod tests {
         drop(committing);
         assert_eq!(seen(&recent, &key("a"), "2"), "1");
         assert_eq!((seen(&recent, &task, "1"), seen(&recent, &task, "2")), ("1".into(), "2".into()));
+    }
+
+    #[test]
+    fn a_version_ends_before_a_row_changes_and_the_next_begins_after_it() {
+        let recent = Recent::default();
+        let before = recent.version();
+        let committing = recent.committing([key("a")].iter());
+        assert_eq!(recent.version(), None);
+        drop(committing);
+        assert!(before.is_some() && recent.version().is_some() && recent.version() != before);
+        let same = recent.version();
+        drop(recent.committing([Bytes::from(vec![Table::Task.tag()])].iter()));
+        assert_eq!(recent.version(), same);
     }
 
     #[test]
