@@ -209,7 +209,7 @@ async fn look(
     loop {
         let page = entries::tail(store, project, walk.found().head_seq + 1, PAGE).await?;
         for sealed in &page {
-            if walk.take(sealed).is_err() {
+            if walk.pass(sealed, key).is_err() {
                 return Ok(Look::Contradicted(walk.end(0)));
             }
             if sealed.seq.is_multiple_of(POINT_EVERY) {

@@ -115,22 +115,29 @@ impl Sealed {
     /// Checks that this is entry `seq` behind `before`, and reads it. Without a key the MAC is not checked: an
     /// outsider has none.
     pub fn verify(&self, seq: u64, before: &Hash, key: Option<&LedgerKey>) -> Result<Entry, Broken> {
+        self.follows(seq, before)?;
+        self.read(key)
+    }
+
+    /// Checks that this stands at `seq` and follows from `before`.
+    pub(super) fn follows(&self, seq: u64, before: &Hash) -> Result<(), Broken> {
         let broken = |kind| Broken { seq, kind };
         if self.seq != seq {
             return Err(broken(if self.seq > seq { Fault::Gap } else { Fault::Misplaced }));
         }
-        if !bool::from(link(before, &self.bytes).ct_eq(&self.hash)) {
-            return Err(broken(Fault::Hash));
-        }
-        self.read(key)
+        if bool::from(link(before, &self.bytes).ct_eq(&self.hash)) { Ok(()) } else { Err(broken(Fault::Hash)) }
+    }
+
+    /// Checks that it was made with this key.
+    pub(super) fn is_by(&self, key: &LedgerKey) -> Result<(), Broken> {
+        let is_ours = bool::from(key.mac(&self.hash).ct_eq(&self.mac));
+        if is_ours { Ok(()) } else { Err(Broken { seq: self.seq, kind: Fault::Mac }) }
     }
 
     /// Reads it without knowing what stands before it.
     pub fn read(&self, key: Option<&LedgerKey>) -> Result<Entry, Broken> {
         let broken = |kind| Broken { seq: self.seq, kind };
-        if key.is_some_and(|key| !bool::from(key.mac(&self.hash).ct_eq(&self.mac))) {
-            return Err(broken(Fault::Mac));
-        }
+        key.map_or(Ok(()), |key| self.is_by(key))?;
         let entry = Entry::decode(&self.bytes).map_err(|_| broken(Fault::Unreadable))?;
         if entry.seq != self.seq { Err(broken(Fault::Misplaced)) } else { Ok(entry) }
     }

@@ -43,6 +43,20 @@ fn inspect(chain: &[Sealed], key: Option<&LedgerKey>, witnesses: &[Witness]) -> 
             break;
         }
     }
+    let found = walk.end(0);
+    if let Some(key) = key {
+        assert_eq!(pass(chain, key, witnesses), found, "who does not read the entries finds the same");
+    }
+    found
+}
+
+fn pass(chain: &[Sealed], key: &LedgerKey, witnesses: &[Witness]) -> Inspected {
+    let mut walk = Inspection::from(chain.first().map_or(1, |first| first.seq), PROJECT, Some(key), witnesses);
+    for sealed in chain {
+        if walk.pass(sealed, key).is_err() {
+            break;
+        }
+    }
     walk.end(0)
 }
 
