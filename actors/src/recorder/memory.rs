@@ -73,7 +73,8 @@ impl Memory {
         self.tasks.retain(|_, held| {
             let idle = now.since(held.touched_at);
             let finished = held.task.header().state.is_terminal();
-            idle < if finished { FINISHED_IDLE_SECS } else { OPEN_IDLE_SECS } * 1_000_000
+            // Who deletes very many tasks brings each of them in, and hardly one is heard of again.
+            !held.task.is_hidden() && idle < if finished { FINISHED_IDLE_SECS } else { OPEN_IDLE_SECS } * 1_000_000
         });
         if self.tasks.len() > TASKS_MAX {
             // Everything in it was touched within the minute, so any half is as good as the other.
