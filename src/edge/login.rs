@@ -44,7 +44,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(change_password))
 }
 
-/// A failed login answers no sooner than this, so that its time tells nothing.
+/// A failed login answers after a whole number of these, so that its time tells nothing, also when hashes have to wait.
 const FAILURE_TAKES: Duration = Duration::from_millis(300);
 /// So many failures in a row lock an account.
 const FAILURES_MAX: u32 = 10;
@@ -95,7 +95,7 @@ async fn log_in(
         Err((user, reason)) => {
             let doer = Doer::at_login(&client, None);
             audit::note(&app, audit::SYSTEM, doer, audit::login(user, Some(reason))).await;
-            tokio::time::sleep_until(started + FAILURE_TAKES).await;
+            tokio::time::sleep_until(started + answered_after(started.elapsed())).await;
             return Err(ApiError::Unauthenticated { message: "invalid_credentials", reason: None });
         }
     };
@@ -110,6 +110,12 @@ async fn log_in(
         mfa_enrollment_deadline: None,
     };
     Ok((cookie::issue(&app, &secret), Json(body)))
+}
+
+/// When a login that has failed after this long is answered.
+fn answered_after(elapsed: Duration) -> Duration {
+    let steps = elapsed.as_nanos().div_ceil(FAILURE_TAKES.as_nanos()).max(1);
+    FAILURE_TAKES * u32::try_from(steps).unwrap_or(u32::MAX)
 }
 
 type Failed = (Option<domain::id::UserId>, &'static str);
@@ -341,4 +347,17 @@ async fn change_password(
     let Via::Session { id, .. } = &caller.via else { return Ok(StatusCode::NO_CONTENT) };
     super::sessions::end_all_but(&app, user.id, Some(*id)).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_answered_after_whole_steps_however_long_its_hash_waited() {
+        let millis = |elapsed| answered_after(Duration::from_millis(elapsed)).as_millis();
+        assert_eq!([0, 40, 299, 300].map(millis), [300; 4]);
+        assert_eq!([301, 450, 600].map(millis), [600; 3]);
+        assert_eq!(millis(1850), 2100);
+    }
 }

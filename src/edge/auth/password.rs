@@ -4,6 +4,7 @@
 //! that serve requests.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use argon2::password_hash::phc::PasswordHash;
@@ -31,6 +32,7 @@ const NOBODY: &str =
 /// The bounded pool of hash computations.
 pub struct Passwords {
     permits: Arc<Semaphore>,
+    computed: Arc<AtomicU64>,
 }
 
 impl Default for Passwords {
@@ -41,38 +43,41 @@ impl Default for Passwords {
 
 impl Passwords {
     pub fn new() -> Self {
-        Self { permits: Arc::new(Semaphore::new(AT_A_TIME)) }
+        Self { permits: Arc::new(Semaphore::new(AT_A_TIME)), computed: Arc::default() }
+    }
+
+    /// How many hashes were computed, for a new password or to compare.
+    #[cfg(test)]
+    pub fn computed(&self) -> u64 {
+        self.computed.load(Ordering::Relaxed)
     }
 
     /// The hash of a new password, as a PHC string.
     pub async fn hash(&self, password: &str) -> ApiResult<String> {
         let password = password.to_owned();
-        self.compute(move || {
-            let hash = hasher().hash_password(password.as_bytes()).map_err(|error| error.to_string())?;
-            Ok(hash.to_string())
-        })
-        .await
+        self.compute(move |hasher| hasher.hash_password(password.as_bytes())).await
     }
 
     /// Whether a password fits a stored hash; `None` stands for a user who does not exist.
     pub async fn verify(&self, password: &str, hash: Option<&str>) -> ApiResult<bool> {
         let (password, exists) = (password.to_owned(), hash.is_some());
         let hash = hash.unwrap_or(NOBODY).to_owned();
-        self.compute(move || {
+        self.compute(move |hasher| {
             let hash = PasswordHash::new(&hash).map_err(|error| error.to_string())?;
-            Ok(hasher().verify_password(password.as_bytes(), &hash).is_ok() && exists)
+            Ok(hasher.verify_password(password.as_bytes(), &hash) && exists)
         })
         .await
     }
 
     async fn compute<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> Result<T, String> + Send + 'static,
+        work: impl FnOnce(Counted) -> Result<T, String> + Send + 'static,
     ) -> ApiResult<T> {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let permit = permit.map_err(|error| ApiError::Internal(Box::new(error)))?;
+        let hasher = Counted(Arc::clone(&self.computed));
         let done = tokio::task::spawn_blocking(move || {
-            let result = work();
+            let result = work(hasher);
             drop(permit); // with the thread, not with a caller who went away
             give_back();
             result
@@ -88,9 +93,23 @@ fn give_back() {
     drop(ended);
 }
 
-fn hasher() -> Argon2<'static> {
-    let params = Params::new(MEMORY_KIB, PASSES, 1, None).expect("the parameters are in argon2's range");
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+/// Computes one hash, and counts it.
+struct Counted(Arc<AtomicU64>);
+
+impl Counted {
+    fn hash_password(self, password: &[u8]) -> Result<String, String> {
+        self.hasher().hash_password(password).map(|hash| hash.to_string()).map_err(|error| error.to_string())
+    }
+
+    fn verify_password(self, password: &[u8], hash: &PasswordHash) -> bool {
+        self.hasher().verify_password(password, hash).is_ok()
+    }
+
+    fn hasher(self) -> Argon2<'static> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        let params = Params::new(MEMORY_KIB, PASSES, 1, None).expect("the parameters are in argon2's range");
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+    }
 }
 
 /// What is wrong with a new password, in a sentence.
@@ -141,7 +160,9 @@ mod tests {
     async fn a_hash_fits_its_password_and_nobody_fits_any() {
         let passwords = Passwords::new();
         let hash = passwords.hash("Lowercase123456").await.expect("hashed");
-        assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
+        for hash in [&*hash, NOBODY] {
+            assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash} costs as much as any other");
+        }
         assert!(passwords.verify("Lowercase123456", Some(&hash)).await.expect("verified"));
         assert!(!passwords.verify("lowercase123456", Some(&hash)).await.expect("verified"));
         assert!(!passwords.verify("", None).await.expect("verified"));
