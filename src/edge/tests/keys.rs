@@ -1,8 +1,10 @@
 //! API keys: what they are given, what ends them.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
+use cql::accounts::{ApiKey, api_key};
 use serde_json::json;
 
 use super::node::{Caller, Node};
@@ -45,6 +47,38 @@ async fn a_key_expires() {
     tokio::time::advance(Duration::from_secs(86_400)).await;
     let dead = node.get("/api/v1/projects", &key).await;
     assert_eq!((dead.status, dead.json()["details"]["reason"].clone()), (StatusCode::UNAUTHORIZED, json!("expired")));
+}
+
+/// Holds the turn of whoever changes accounts, so that the key is used, changed, and only then is its use noted.
+async fn used_while_it_changes(change: impl FnOnce(&mut ApiKey)) -> ApiKey {
+    let node = Node::start().await;
+    let ann = node.user("ann@example.org", false).await;
+    let body = json!({ "name": "ci", "scopes": ["projects:read"] });
+    let made = node.post("/api/v1/api-keys", &node.session(&ann).await, body).await.json();
+    let (store, caller) = (node.app.store.as_ref(), Caller::key(made["token"].as_str().unwrap()));
+    let turn = node.app.accounts.lock().await;
+    let mut request = pin!(node.get("/api/v1/projects", &caller));
+    // The clock moves once everything else waits.
+    tokio::select! {
+        answer = &mut request => panic!("answered without a note of the use: {}", answer.text),
+        () = tokio::time::sleep(Duration::from_millis(1)) => {}
+    }
+    let mut keys = api_key::of_user(store, ann.id).await.unwrap();
+    let mut key = keys.pop().unwrap();
+    change(&mut key);
+    api_key::put(store, &key).await.unwrap();
+    drop(turn);
+    assert_eq!(request.await.status, StatusCode::OK, "it was good when the request came");
+    api_key::get(store, key.id).await.unwrap().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_note_of_a_keys_use_undoes_no_change_that_came_between() {
+    let narrowed = used_while_it_changes(|key| key.allowed_cidrs = vec!["10.1.0.0/16".to_owned()]).await;
+    assert_eq!(narrowed.allowed_cidrs, ["10.1.0.0/16"]);
+    assert!(narrowed.last_used_at.is_some() && narrowed.last_used_ip.is_some(), "the use is noted all the same");
+    let revoked = used_while_it_changes(|key| key.revoked_at = Some(key.created_at)).await;
+    assert!(revoked.revoked_at.is_some() && revoked.last_used_at.is_none());
 }
 
 #[tokio::test(start_paused = true)]
