@@ -4,10 +4,12 @@
 //! rows       puts, deletes, stamps, times to live
 //! pages      scans: order, bounds, limits, paging
 //! guards     commits: guards, lost rows, races, what follows
+//! accounts   what of accounts ends by itself
 //! ```
 //!
 //! Every case takes keys of its own, so all of them share one store, which on CQL is costly to make.
 
+mod accounts;
 mod guards;
 mod pages;
 mod rows;
@@ -31,6 +33,7 @@ async fn keeps_the_contract(store: Shared) {
     rows::all(&store).await;
     pages::all(&store).await;
     guards::all(&store).await;
+    accounts::all(&store).await;
 }
 
 #[tokio::test(start_paused = true)]
