@@ -152,7 +152,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(LIMITS, "retention-days", "DAYS")
         .or("35")
         .allow("a whole number from 1 to 3650")
-        .says("How long tasks are kept."),
+        .says("How long tasks are kept. A higher value holds for tasks received from then on: what was received before ends when it would have."),
     setting(AUDIT, "checkpoint-file", "FILE")
         .allow("the path of a file that this server may create and append to")
         .says("Where signed checkpoints of the ledgers are appended. Without it: beside the data folder, named like it with `-checkpoints.ndjson` behind."),
