@@ -50,12 +50,22 @@ def new_server(folder, store=STORE, **settings):
     return Server(folder, store=store, **settings)
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    """The server that most tests share."""
-    one = new_server(tmp_path_factory.mktemp("server"), heartbeat_seconds=2, command_timeout_seconds=20)
-    yield one.start(deadline=120)
-    one.discard()
+def shared_server(name, command_timeout_seconds):
+    """A fixture of the whole run: a server that is started for the first test that asks for it."""
+
+    @pytest.fixture(scope="session", name=name)
+    def start(tmp_path_factory):
+        folder = tmp_path_factory.mktemp(name)
+        one = new_server(folder, heartbeat_seconds=2, command_timeout_seconds=command_timeout_seconds)
+        yield one.start(deadline=120)
+        one.discard()
+
+    return start
+
+
+# The one that most tests share, and one whose commands time out after three seconds.
+server = shared_server("server", command_timeout_seconds=20)
+hasty = shared_server("hasty", command_timeout_seconds=3)
 
 
 @pytest.fixture(scope="session")
@@ -69,14 +79,6 @@ def admin(server):
 def project(admin):
     """A project of this test's own."""
     return Project.create(admin)
-
-
-@pytest.fixture(scope="session")
-def hasty(tmp_path_factory):
-    """A server whose commands time out after three seconds."""
-    one = new_server(tmp_path_factory.mktemp("hasty"), command_timeout_seconds=3, heartbeat_seconds=2)
-    yield one.start(deadline=120)
-    one.discard()
 
 
 @pytest.fixture(scope="session")

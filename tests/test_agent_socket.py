@@ -8,11 +8,8 @@ import pytest
 from conftest import login
 from harness.agent import Agent, Refusal, event, now_text, received, started, succeeded
 from harness.client import Project
+from harness.commands import new_id
 from harness.wait import eventually, never
-
-
-def task_id():
-    return str(uuid.uuid4())
 
 
 # --- the handshake
@@ -156,7 +153,7 @@ VIOLATIONS = {
 @pytest.mark.parametrize("code, make", VIOLATIONS.values(), ids=VIOLATIONS.keys())
 def test_a_violation_ends_the_session_with_its_code(sim, code, make):
     agent = sim()
-    agent.report(received(task_id()))
+    agent.report(received(new_id()))
     text = make(agent)
     agent.send_raw(text if isinstance(text, bytes) else text.encode())
     assert agent.wait_closed() == code
@@ -182,7 +179,7 @@ def test_a_replayed_frame_is_closed_with_4403(sim):
     agent = sim()
     text = signed_text(agent).encode()
     agent.send_raw(text)
-    agent.report(received(task_id()))
+    agent.report(received(new_id()))
     agent.send_raw(text)
     assert agent.wait_closed() == 4403
 
@@ -203,9 +200,9 @@ def test_a_frame_of_another_session_is_closed_with_4403(sim, project):
 
 def test_a_frame_above_the_limit_is_refused_and_one_just_below_is_not(sim, project):
     agent = sim()
-    fits = received(task_id(), args=["x" * 900_000])
+    fits = received(new_id(), args=["x" * 900_000])
     assert agent.report(fits)[0]["received"] == 1
-    big = agent.seal("event_batch", {"events": [received(task_id(), args=["x" * (1 << 20)])]})
+    big = agent.seal("event_batch", {"events": [received(new_id(), args=["x" * (1 << 20)])]})
     agent.send_raw(big.encode())
     assert agent.wait_closed() in (4400, 1009)
 
@@ -213,21 +210,21 @@ def test_a_frame_above_the_limit_is_refused_and_one_just_below_is_not(sim, proje
 def test_gaps_text_messages_unknown_members_and_a_second_hello_are_fine(sim):
     agent = sim()
     agent.seq += 40
-    agent.report(received(task_id()))
+    agent.report(received(new_id()))
     agent.send_raw(signed_text(agent))  # a text message
     agent.send_raw(signed_text(agent, sign_future={"a": [1, 2.5]}).encode())
     agent.send_raw(json.dumps(agent.hello_frame()).encode())
     agent.send("registry_delta", {"engine": "celery", "added": ["a"], "removed": [], "updated": []})
     agent.send("error", {"code": "x", "message": "y", "fatal": False})
     agent.status()
-    agent.report(received(task_id()))
+    agent.report(received(new_id()))
     assert agent.alive
 
 
 @pytest.mark.parametrize("number", ["0.00001", "1.5e-7", "1e+16", "1E5", "1180591620717411303424", "-0.0", "1.0", "5e-324"])
 def test_numbers_are_verified_as_python_prints_them(sim, project, number):
     """The wire spells floats otherwise than the signed text does."""
-    agent, one = sim(), task_id()
+    agent, one = sim(), new_id()
     batch = "ev_" + uuid.uuid4().hex
     item = received(one, args=[json.loads(number), "MARK"])
     text = agent.seal("event_batch", {"events": [item]}, id=batch)
@@ -239,7 +236,7 @@ def test_numbers_are_verified_as_python_prints_them(sim, project, number):
 
 
 def test_text_of_every_kind_survives(sim, project):
-    agent, one = sim(), task_id()
+    agent, one = sim(), new_id()
     text = "é ✓ 😀 \uffff \u2028 \x7f \\ \" / \t\n\r\b\f \x01 ключ"
     agent.report(received(one, kwargs={text: text, "a": {"😀": 1, "\uffff": 2}}))
     assert project.task(one)["kwargs"] == {text: text, "a": {"😀": 1, "\uffff": 2}}
@@ -258,7 +255,7 @@ def test_a_lone_surrogate_and_an_infinite_number_cannot_be_signed(sim):
 
 def test_every_batch_is_acked_with_its_id_and_counts(sim, project):
     agent = sim()
-    ids = [task_id() for _ in range(20)]
+    ids = [new_id() for _ in range(20)]
     counts = agent.report(*[received(one) for one in ids])
     assert all(c == {"acked_id": c["acked_id"], "received": 1, "accepted": 1, "rejected": 0} for c in counts)
     many = agent.batch(*[started(one) for one in ids])
@@ -269,13 +266,13 @@ def test_every_batch_is_acked_with_its_id_and_counts(sim, project):
 def test_an_acked_event_is_visible_at_once(sim, project):
     agent = sim()
     for _ in range(30):
-        one = task_id()
+        one = new_id()
         agent.report(received(one))
         assert project.task(one)["state"] == "received"
 
 
 def test_a_batch_sent_again_is_acked_again_and_changes_nothing(sim, project):
-    agent, one = sim(), task_id()
+    agent, one = sim(), new_id()
     items = [received(one), started(one), event("retried", one, task_name="a", worker="w1@host")]
     batch = agent.batch(*items, id="ev_again")
     agent.wait_ack(batch)
@@ -291,14 +288,14 @@ def test_a_batch_sent_again_is_acked_again_and_changes_nothing(sim, project):
 
 def test_a_window_of_256_batches_is_acked_without_waiting_for_more(sim, project):
     agent = sim()
-    ids = [agent.batch(received(task_id())) for _ in range(256)]
+    ids = [agent.batch(received(new_id())) for _ in range(256)]
     for batch in ids:
         agent.wait_ack(batch)
     assert len(project.walk(limit=100)) == 256
 
 
 def test_events_come_back_newest_first_with_their_own_times(sim, project):
-    agent, one = sim(), task_id()
+    agent, one = sim(), new_id()
     first, second = received(one, at=now_text(-5)), started(one, at=now_text(-4))
     third = succeeded(one, at=now_text(-3))
     agent.report(third, first, second)
@@ -330,7 +327,7 @@ MALFORMED_ITEMS = {
 
 @pytest.mark.parametrize("item", MALFORMED_ITEMS.values(), ids=MALFORMED_ITEMS.keys())
 def test_a_malformed_item_is_acked_and_not_stored(sim, project, item):
-    agent, good = sim(), task_id()
+    agent, good = sim(), new_id()
     counts = agent.wait_ack(agent.batch(item, received(good)))
     assert counts["received"] == 2
     assert [row["task_id"] for row in project.walk()] == [good]
@@ -342,7 +339,7 @@ def test_a_batch_without_events_is_acked(sim, project, payload):
     agent = sim()
     agent.send("event_batch", payload, id="ev_odd")
     agent.wait_ack("ev_odd")
-    agent.report(received(task_id()))
+    agent.report(received(new_id()))
     assert len(project.walk()) == 1
 
 
@@ -365,7 +362,7 @@ ODD_DATA = {
 
 @pytest.mark.parametrize("make", ODD_DATA.values(), ids=ODD_DATA.keys())
 def test_odd_content_never_costs_the_session_and_never_breaks_a_read(sim, project, make):
-    agent, odd, good = sim(), task_id(), task_id()
+    agent, odd, good = sim(), new_id(), new_id()
     agent.wait_ack(agent.batch(make(odd)))
     agent.report(received(good))
     rows = {row["task_id"]: row for row in project.walk()}
@@ -385,7 +382,7 @@ def test_the_same_worker_again_displaces_the_old_socket_with_4002(sim, project):
     old = sim(minted, worker_id="bare-1-1")
     new = sim(minted, worker_id="bare-1-1")
     assert old.wait_closed() == 4002
-    new.report(received(task_id()))
+    new.report(received(new_id()))
     assert new.alive
 
 
@@ -395,14 +392,14 @@ def test_a_missing_worker_id_is_one_slot_of_its_own(sim, project):
     first = sim(minted, worker_id=None)
     second = sim(minted, worker_id=None)
     assert first.wait_closed() == 4002
-    second.report(received(task_id()))
-    named.report(received(task_id()))
+    second.report(received(new_id()))
+    named.report(received(new_id()))
 
 
 def test_several_workers_of_one_token_stay_and_a_command_goes_to_one_of_them(sim, project):
     minted = project.mint()
     three = [sim(minted) for _ in range(3)]
-    command = project.issue("retry-task", agent_id=minted.id, engine="celery", task_id=task_id())
+    command = project.issue("retry-task", agent_id=minted.id, engine="celery", task_id=new_id())
     eventually(lambda: sum(len(a.command_log) for a in three) == 1, why="one frame")
     never(lambda: sum(len(a.command_log) for a in three) > 1, during=0.5)
     assert all(a.alive for a in three)
@@ -456,10 +453,8 @@ def test_a_revoked_agent_is_closed_with_4003_and_its_token_is_dead(sim, project,
 
 
 def test_a_token_of_one_project_never_writes_into_another(sim, project, admin):
-    from harness.client import Project
-
     other = Project.create(admin)
-    agent, one = sim(), task_id()
+    agent, one = sim(), new_id()
     agent.report(received(one) | {"project_id": other.id})
     agent.send("event_batch", {"events": [received(one)], "project_id": other.id}, id="ev_x")
     agent.wait_ack("ev_x")
@@ -472,9 +467,6 @@ def test_a_token_of_one_project_never_writes_into_another(sim, project, admin):
 @pytest.mark.timeout(180)
 def test_garbage_leaves_no_memory_behind(own_server):
     """Wrong tokens, broken handshakes, broken frames, oversize, deep nesting and malformed events, many times over."""
-    from conftest import login
-    from harness.client import Project
-
     server = own_server()
     project = Project.create(login(server))
     minted = project.mint()
@@ -497,7 +489,7 @@ def test_garbage_leaves_no_memory_behind(own_server):
     storm(25)
     before = server.rss()
     storm(75)
-    steady.report(received(task_id()))
+    steady.report(received(new_id()))
     grown = server.rss() - before
     assert grown < 24 << 20, f"grew by {grown >> 20} MiB"
     assert len(project.walk()) == 1
