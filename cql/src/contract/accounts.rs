@@ -1,5 +1,6 @@
 //! What of accounts ends by itself: web sessions and keys, by the time they carry and by a time to live.
 
+use std::slice::from_ref;
 use std::time::Duration;
 
 use domain::id::{ApiKeyId, UserId, WebSessionId};
@@ -45,7 +46,7 @@ async fn a_session_past_its_end_is_in_no_list_and_swept(store: &Shared) {
     let store = store.as_ref();
     assert_eq!(login::of_user(store, user, now().plus_secs(3599)).await.unwrap().len(), 2);
     assert_eq!(login::get(store, &short.0).await.unwrap().as_ref(), Some(&short.1));
-    assert_eq!(login::of_user(store, user, now().plus_secs(3600)).await.unwrap(), [long.clone()]);
+    assert_eq!(login::of_user(store, user, now().plus_secs(3600)).await.unwrap(), from_ref(&long));
     assert_eq!(login::get(store, &short.0).await.unwrap(), None);
     assert_eq!(login::of_user(store, user, now()).await.unwrap(), [long], "the index has let go of it too");
 }
@@ -89,7 +90,7 @@ async fn a_key_says_when_it_expires_and_which_use_was_the_last(store: &Shared) {
     api_key::put(store.as_ref(), &key).await.unwrap();
     // An expired key is told from one that never was, so it stays until it is removed.
     assert_eq!(api_key::by_token(store.as_ref(), &hash).await.unwrap(), Some(key.clone()));
-    assert_eq!(api_key::of_user(store.as_ref(), key.user).await.unwrap(), [key.clone()]);
+    assert_eq!(api_key::of_user(store.as_ref(), key.user).await.unwrap(), from_ref(&key));
     key.revoked_at = Some(now().plus_secs(62));
     api_key::put(store.as_ref(), &key).await.unwrap();
     assert_eq!(api_key::of_user(store.as_ref(), key.user).await.unwrap(), []);
