@@ -97,6 +97,13 @@ pub async fn get(store: &dyn Store, project: ProjectId, command: CommandId) -> R
     store.get(&key(project, command)).await?.map(|value| read(&value)).transpose()
 }
 
+/// How far a command is, without reading the rest of its row.
+pub async fn status(store: &dyn Store, project: ProjectId, command: CommandId) -> Result<Option<Status>> {
+    let Some(value) = store.get(&key(project, command)).await? else { return Ok(None) };
+    let [VERSION, said, ..] = value[..] else { return Err(CORRUPT) };
+    Status::ALL.into_iter().find(|status| tag(*status) == said).map(Some).ok_or(CORRUPT)
+}
+
 /// One command with everything there is to say of it: the result of a bulk command that has ended lists its ids.
 pub async fn detail(store: &dyn Store, project: ProjectId, id: CommandId) -> Result<Option<Command>> {
     let Some(mut command) = get(store, project, id).await? else { return Ok(None) };

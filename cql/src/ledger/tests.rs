@@ -237,7 +237,9 @@ async fn a_row_of_a_lower_seq_never_replaces_a_higher_one() {
     let (issued, ended) = (command(1, Status::Issued), command(1, Status::TimedOut));
     project(&store, vec![(5, Change::Command(Box::new(ended.clone()))), (5, Change::Busy(false))]).await;
     project(&store, vec![(3, Change::Command(Box::new(issued.clone()))), (3, Change::Busy(true))]).await;
+    assert_eq!(commands::status(&store, PROJECT, issued.id).await.unwrap(), Some(ended.status));
     assert_eq!(commands::get(&store, PROJECT, issued.id).await.unwrap(), Some(ended));
+    assert_eq!(commands::status(&store, PROJECT, CommandId::NIL).await.unwrap(), None);
     assert!(open::projects(&store, open::partition_of(PROJECT)).await.unwrap().is_empty());
     project(&store, vec![(6, Change::Busy(true))]).await;
     assert_eq!(open::projects(&store, open::partition_of(PROJECT)).await.unwrap(), [PROJECT]);

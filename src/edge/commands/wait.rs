@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use axum::http::request::Parts;
+use cql::ledger::commands;
 use domain::command::Command;
 use domain::id::CommandId;
 use tokio::time::{Instant, sleep_until};
@@ -63,23 +64,29 @@ pub(super) async fn ended(
     let drain = app.mesh.drain();
     let listener = app.mesh.changes().listen(id);
     let mut heard = std::pin::pin!(listener.heard());
-    let mut command = find(app, &scope, id).await?;
-    if command.status.is_terminal() {
+    if has_ended(app, &scope, id).await? {
+        let command = find(app, &scope, id).await?;
         return Ok((scope, command));
     }
     let _seat = app.waits.take(scope.caller.user_id()).ok_or_else(|| ApiError::RateLimited(TOO_MANY))?;
-    let mut is_last = false;
-    while !is_last && !command.status.is_terminal() {
+    let mut is_over = false;
+    while !is_over {
         let look_at = if app.mesh.is_alone() { until } else { until.min(Instant::now() + LOOK_EVERY) };
         tokio::select! {
-            () = drain.cancelled() => is_last = true,
+            () = drain.cancelled() => is_over = true,
             () = &mut heard => heard.set(listener.heard()),
-            () = sleep_until(look_at) => is_last = look_at == until,
+            () = sleep_until(look_at) => is_over = look_at == until,
         }
-        command = find(app, &scope, id).await?;
+        is_over = is_over || has_ended(app, &scope, id).await?;
     }
+    let command = find(app, &scope, id).await?;
     let scope = guard::again(app, &mut parts).await?.ok_or_else(ApiError::no_project)?;
     Ok((scope, command))
+}
+
+async fn has_ended(app: &App, scope: &ProjectScope, id: CommandId) -> ApiResult<bool> {
+    let status = commands::status(app.store.as_ref(), scope.project_id, id).await?;
+    Ok(status.ok_or(ApiError::NotFound("command"))?.is_terminal())
 }
 
 const TOO_MANY: Limited = Limited { limit: WAITS_PER_USER as u32, window_seconds: 1, retry_after: 1 };
