@@ -21,7 +21,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
 use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
@@ -40,8 +39,6 @@ use self::write::Values;
 use crate::store::{Commit, Committed, Durability, Key, Range, Result, Row, Store, StoreError, Write};
 use crate::table::Table;
 
-/// Commits of one call under way at once.
-const COMMITS_AT_ONCE: usize = 32;
 /// Rows the server sends at a time.
 const PAGE_ROWS: i32 = 1000;
 /// Tries of a serial read, which the driver does not repeat.
@@ -278,7 +275,7 @@ impl Store for Cql {
 
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<Committed>> {
         debug_assert!(commits.iter().all(Commit::is_portable), "not every engine can run {commits:?}");
-        stream::iter(commits).map(|commit| self.commit_each(commit)).buffered(COMMITS_AT_ONCE).collect().await
+        self.commit_all(commits).await
     }
 
     fn durability(&self) -> Durability {

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use scylla::client::session::Session;
 use scylla::errors::{DbError, ExecutionError, RequestAttemptError};
 use scylla::response::query_result::QueryResult;
@@ -20,6 +21,8 @@ use super::write::{Values, ttl};
 use super::{Cql, unavailable};
 use crate::store::{Commit, Committed, Expect, Guard, Key, Result, Row, StoreError, Write, WriteOp};
 
+/// Commits of one call under way at once.
+const COMMITS_AT_ONCE: usize = 32;
 /// How long a commit is repeated before its caller learns that nobody can say.
 const DECIDE_WITHIN: Duration = Duration::from_secs(20);
 const PAUSE_FIRST: Duration = Duration::from_millis(10);
@@ -36,8 +39,35 @@ enum Cas {
     Unknown,
 }
 
+/// What became of a commit before anything that follows it was written.
+enum Decided {
+    Won(Vec<Write>),
+    Ended(Committed),
+}
+
 impl Cql {
-    pub(super) async fn commit_each(&self, commit: Commit) -> Result<Committed> {
+    /// Decides each of them, then writes what follows those that won: together, because rows of one partition share a
+    /// batch, and a batch of forty rows costs the cluster little more than one row.
+    pub(super) async fn commit_all(&self, commits: Vec<Commit>) -> Vec<Result<Committed>> {
+        let decided = stream::iter(commits).map(|commit| self.decide(commit)).buffered(COMMITS_AT_ONCE);
+        let decided: Vec<Result<Decided>> = decided.collect().await;
+        let mut follow = Vec::new();
+        let mut outcomes = Vec::with_capacity(decided.len());
+        for each in decided {
+            outcomes.push(each.map(|decided| match decided {
+                Decided::Won(writes) => {
+                    follow.extend(writes);
+                    None
+                }
+                Decided::Ended(committed) => Some(committed),
+            }));
+        }
+        let followed = self.follow(follow).await;
+        let settle = |outcome: Option<Committed>| outcome.unwrap_or_else(|| followed.clone());
+        outcomes.into_iter().map(|outcome| outcome.map(settle)).collect()
+    }
+
+    async fn decide(&self, commit: Commit) -> Result<Decided> {
         if commit.guards.is_empty() {
             return Ok(self.write_unguarded(commit).await);
         }
@@ -45,12 +75,12 @@ impl Cql {
         let (deadline, mut pause, mut doubt) = (Instant::now() + DECIDE_WITHIN, PAUSE_FIRST, false);
         loop {
             match cas(&self.session, &batch, &values).await {
-                Cas::Applied => return Ok(self.follow(commit.follow).await),
-                Cas::Lost(rows) if !doubt => return Ok(Committed::Lost(rows)),
+                Cas::Applied => return Ok(Decided::Won(commit.follow)),
+                Cas::Lost(rows) if !doubt => return Ok(Decided::Ended(Committed::Lost(rows))),
                 Cas::Lost(rows) => match is_mine(&commit, &rows) {
-                    Some(true) => return Ok(self.follow(commit.follow).await),
-                    Some(false) => return Ok(Committed::Lost(rows)),
-                    None => return Ok(Committed::Unknown),
+                    Some(true) => return Ok(Decided::Won(commit.follow)),
+                    Some(false) => return Ok(Decided::Ended(Committed::Lost(rows))),
+                    None => return Ok(Decided::Ended(Committed::Unknown)),
                 },
                 Cas::Refused(error) if !doubt => return Err(error),
                 Cas::Refused(_) => {}
@@ -60,7 +90,7 @@ impl Cql {
                 }
             }
             if Instant::now() + pause >= deadline {
-                return Ok(Committed::Unknown);
+                return Ok(Decided::Ended(Committed::Unknown));
             }
             // Racers that were told to wait must not come back together.
             sleep(pause.mul_f64(self.jitter())).await;
@@ -69,19 +99,22 @@ impl Cql {
     }
 
     /// An unconditional write cannot be lost, and one that failed may still arrive.
-    async fn write_unguarded(&self, commit: Commit) -> Committed {
+    async fn write_unguarded(&self, commit: Commit) -> Decided {
         let Commit { table, partition, writes, follow, guards: _ } = commit;
         let writes = writes.into_iter().map(|(clustering, op)| {
             let key = Key { table, partition: partition.clone(), clustering };
             Write { key, op, stamp: None }
         });
         match self.write_all(writes.collect()).await {
-            Ok(()) => self.follow(follow).await,
-            Err(_) => Committed::Unknown,
+            Ok(()) => Decided::Won(follow),
+            Err(_) => Decided::Ended(Committed::Unknown),
         }
     }
 
     async fn follow(&self, follow: Vec<Write>) -> Committed {
+        if follow.is_empty() {
+            return Committed::Done;
+        }
         let mut pause = PAUSE_FIRST;
         for _ in 0..FOLLOW_TRIES {
             match self.write_all(follow.clone()).await {
