@@ -1,6 +1,4 @@
 //! The embedded engine from outside: killed, reopened, closed, out of space.
-//!
-//! `cargo test -p cql --test fjall figures -- --ignored --nocapture` prints what a sync costs here.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
@@ -223,78 +221,4 @@ async fn a_session_ends_where_it_is_kept() {
         assert!(began.elapsed() < Duration::from_secs(10));
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "prints figures, asserts nothing"]
-async fn figures() {
-    let folder =
-        tempfile::tempdir_in(std::env::var("THALAMUS_TEST_DISK").unwrap_or_else(|_| "/tmp".to_owned())).unwrap();
-    let store = Arc::new(Fjall::open(&FjallConfig::new(folder.path())).unwrap());
-    let mut times = Vec::new();
-    for n in 0..300_u32 {
-        let began = Instant::now();
-        store.write(vec![Write::put(Key::new(Table::Setting, "", n.to_be_bytes().to_vec()), "value")]).await.unwrap();
-        times.push(began.elapsed());
-    }
-    print_times("single write", &mut times);
-    for writers in [1, 4] {
-        let began = Instant::now();
-        let tasks = (0..writers).map(|writer: u32| {
-            let store = Arc::clone(&store);
-            tokio::spawn(async move {
-                let mut times = Vec::new();
-                for group in 0..200_u32 {
-                    let row = |row: u32| {
-                        let id = [group, row, writer].map(u32::to_be_bytes).concat();
-                        let mut value = vec![b'x'; 700];
-                        for (place, byte) in value.iter_mut().enumerate().take(350) {
-                            *byte = (place as u32)
-                                .wrapping_mul(2_654_435_761)
-                                .wrapping_add(group * 7919 + row * 31 + writer)
-                                .to_le_bytes()[2];
-                        }
-                        Write::put(Key::new(Table::Task, vec![writer as u8; 24], id), value)
-                    };
-                    let rows = (0..200).map(row).collect();
-                    let began = Instant::now();
-                    store.write(rows).await.unwrap();
-                    times.push(began.elapsed());
-                }
-                times
-            })
-        });
-        let tasks: Vec<_> = tasks.collect();
-        let mut times = Vec::new();
-        for task in tasks {
-            times.extend(task.await.unwrap());
-        }
-        let rate = times.len() as f64 / began.elapsed().as_secs_f64();
-        println!("{writers} writers: {rate:.0} groups/s of 200 rows, {:.0} rows/s", rate * 200.0);
-        print_times("group", &mut times);
-    }
-    for limit in [1, 50, 128, 1000] {
-        let mut range = Range::all(Table::Task, vec![0_u8; 24], limit);
-        range.order = cql::Order::Descending;
-        let began = Instant::now();
-        for _ in 0..100 {
-            assert_eq!(store.scan(range.clone()).await.unwrap().len(), limit);
-        }
-        println!("scan of {limit}: {:?}", began.elapsed() / 100);
-    }
-    let began = Instant::now();
-    for n in 0..10_000_u32 {
-        store
-            .get(&Key::new(Table::Task, vec![0_u8; 24], [n % 200, n % 199, 0].map(u32::to_be_bytes).concat()))
-            .await
-            .unwrap();
-    }
-    println!("get: {:?}", began.elapsed() / 10_000);
-}
-
-#[expect(clippy::print_stdout, reason = "figures are what it is for")]
-fn print_times(what: &str, times: &mut [Duration]) {
-    times.sort();
-    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
-    println!("{what}: p50 {:?}, p99 {:?}, max {:?}", at(0.5), at(0.99), at(1.0));
 }

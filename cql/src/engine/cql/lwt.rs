@@ -21,8 +21,9 @@ use super::write::{Values, ttl};
 use super::{Cql, unavailable};
 use crate::store::{Commit, Committed, Expect, Guard, Key, Result, Row, StoreError, Write, WriteOp};
 
-/// Commits of one call under way at once.
-const COMMITS_AT_ONCE: usize = 32;
+/// Commits of one call under way at once: as many as a recorder's round has. A node syncs its log for all that wait, so
+/// more at once cost it less each.
+const COMMITS_AT_ONCE: usize = 512;
 /// How long a commit is repeated before its caller learns that nobody can say.
 const DECIDE_WITHIN: Duration = Duration::from_secs(20);
 const PAUSE_FIRST: Duration = Duration::from_millis(10);
