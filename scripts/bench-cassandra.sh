@@ -25,9 +25,9 @@ node=$(CASSANDRA_HEAP=${CASSANDRA_HEAP:-1g} scripts/cassandra.sh start "$dir/cas
 start_server --store cql --cql-nodes "$node" --cql-keyspace bench --master-secret "$secret"
 # A JVM that has just started is not what a node is; the driver alone runs after all of this.
 say "ceiling: warming up"
-"$load" swarm --agents 8 --duration "$((seconds / 2 + 1))" --checks 1 --url "http://$listen" --project warm >/dev/null
+"$load" swarm --agents 16 --duration "$((seconds * 3 / 2))" --checks 1 --url "http://$listen" --project warm >/dev/null
 say "ceiling: load swarm on $node"
-"$load" swarm --agents ${AGENTS:-8} --duration "$seconds" --checks 20 --url "http://$listen" --project bench --server-pid "$server" \
+"$load" swarm --agents 16 --duration "$seconds" --checks 20 --url "http://$listen" --project bench --server-pid "$server" \
     --report "$report" --as cassandra-ingest >/dev/null
 stop_server
 say "ceiling: the driver alone"

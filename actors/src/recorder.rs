@@ -38,6 +38,8 @@ use crate::meters::RecorderMeters;
 /// Events taken in one round: what waits longer rides in the next commit. Enough to make little of a synced write,
 /// few enough that a round is over soon.
 const EVENTS_PER_ROUND: usize = 512;
+/// On a cluster every row of marks, lists and counters that a round writes is a statement of its own.
+const EVENTS_PER_ROUND_OF_A_CLUSTER: usize = 2048;
 
 /// What a recorder is built with, and keeps through restarts.
 #[derive(Clone)]
@@ -88,7 +90,9 @@ impl Actor for Recorder {
 
     async fn handle(&self, myself: ActorRef<Next>, _: Next, state: &mut State) -> Result<(), ActorProcessingErr> {
         // The lock is held by one recorder at a time: its predecessor is gone before it starts.
-        let batches = state.wiring.inbox.lock().await.next_round(EVENTS_PER_ROUND).await;
+        let is_alone = state.wiring.tasks.is_alone();
+        let events = if is_alone { EVENTS_PER_ROUND } else { EVENTS_PER_ROUND_OF_A_CLUSTER };
+        let batches = state.wiring.inbox.lock().await.next_round(events).await;
         if batches.is_empty() {
             myself.stop(Some("every sender is gone".to_owned()));
             return Ok(());
