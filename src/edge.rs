@@ -9,6 +9,7 @@
 //! error      the one error and its one mapping
 //! cursor     page cursors; sheet: spreadsheets of any rows
 //! audit      what account changes leave in the ledger
+//! listener   the listening socket
 //! presence   what agents said about themselves
 //! seats      what a user may hold open at a time
 //! ```
@@ -29,6 +30,7 @@ pub mod events;
 pub mod extract;
 pub mod health;
 pub mod layers;
+pub mod listener;
 pub mod live;
 pub mod login;
 pub mod longpoll;

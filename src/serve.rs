@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::checkpoints::{self, Checkpoints, Keeper, Wiring};
 use crate::config::{Config, StoreConfig};
 use crate::edge::app::App;
+use crate::edge::listener::PieceListener;
 use crate::first_start::{self, Start};
 use crate::store::Opened;
 use crate::{edge, master, store, telemetry};
@@ -92,8 +93,8 @@ pub async fn serve(
     let tidy = tokio::spawn(tidy_metrics());
     let asked = shutdown.clone();
     // An answer in two writes must not wait for the other side's delayed acknowledgement of the first.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
+    let listener = PieceListener(listener).tap_io(|stream| {
+        if let Err(error) = stream.get_ref().set_nodelay(true) {
             tracing::debug!(error = &error as &dyn std::error::Error, "connection without TCP_NODELAY");
         }
     });

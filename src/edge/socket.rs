@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use actors::Mesh;
 use actors::session::{Opening, SessionFacts, SessionHandle, run};
 use axum::extract::State;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
@@ -29,8 +30,8 @@ const HELLO_PATIENCE: Duration = Duration::from_secs(10);
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// Agents warn when the brain's major and minor version differ from their own.
 pub const BRAIN_VERSION: &str = "1.13.0";
-/// Bytes read at once; each idle session holds this much.
-const READ_BUFFER: usize = 4 << 10;
+/// Each idle session holds this much. What is read at once is larger: see [`super::listener`].
+const READ_BUFFER: usize = 512;
 /// Frames up to here are read and refused with 4400; larger ones end the connection with 1009.
 const MESSAGE_MAX: usize = 2 * FRAME_BYTES_MAX;
 
@@ -47,21 +48,41 @@ async fn connect(
     upgrade: WebSocketUpgrade,
 ) -> ApiResult<Response> {
     let upgrade = upgrade.read_buffer_size(READ_BUFFER).max_message_size(MESSAGE_MAX).max_frame_size(MESSAGE_MAX);
-    let sessions = app.mesh.sessions().clone();
-    Ok(upgrade.on_upgrade(move |socket| {
-        sessions.track_future(async move {
-            let mut socket = AgentSocket { socket, too_big: false };
-            // A session lives for days: what opens and closes it is kept apart from what it holds meanwhile.
-            let (session, code) = match Box::pin(open(&app, client, parts, &mut socket)).await {
-                Ok(opening) => {
-                    let (agent, session) = (opening.handle.facts.agent, opening.handle.id());
-                    (Some((agent, session)), run(app.mesh.clone(), opening, &mut socket).await)
-                }
-                Err(code) => (None, code),
-            };
-            Box::pin(socket.close(session, code)).await;
-        })
+    Ok(upgrade.on_upgrade(async move |socket| {
+        let sessions = app.mesh.sessions().clone();
+        let connecting = Box::new(Connecting { app, client, parts, socket: AgentSocket { socket, too_big: false } });
+        // A task of its own: a session lives for days, and what the upgrade needed goes with its task.
+        sessions.spawn(serve(connecting));
     }))
+}
+
+/// A connection of which nothing is known yet but what its request said.
+struct Connecting {
+    app: App,
+    client: Client,
+    parts: Parts,
+    socket: AgentSocket,
+}
+
+/// A connection from its upgrade to its end. What opens and closes it is kept apart from what it holds meanwhile.
+async fn serve(connecting: Box<Connecting>) {
+    let (mut socket, mesh, opening) = Box::pin(open(connecting)).await;
+    let (session, code) = match opening {
+        Ok(opening) => {
+            let session = (opening.handle.facts.agent, opening.handle.id());
+            (Some(session), run(mesh, opening, &mut *socket).await)
+        }
+        Err(code) => (None, code),
+    };
+    Box::pin(socket.close(session, code)).await;
+}
+
+/// Finds out who connects and hears the hello; the socket comes back, as whoever is refused is told why.
+async fn open(connecting: Box<Connecting>) -> (Box<AgentSocket>, Mesh, Result<Box<Opening>, CloseCode>) {
+    let Connecting { app, client, parts, socket } = *connecting;
+    let mut socket = Box::new(socket);
+    let opening = greet(&app, client, parts, &mut socket).await;
+    (socket, app.mesh.clone(), opening.map(Box::new))
 }
 
 /// Who connects, or why not.
@@ -80,8 +101,7 @@ async fn admit(app: &App, client: &Client, parts: &Parts) -> Result<AgentCredent
     credential.ok_or(CloseCode::Unauthenticated)
 }
 
-/// Finds out who connects and hears the hello.
-async fn open(app: &App, client: Client, parts: Parts, socket: &mut AgentSocket) -> Result<Opening, CloseCode> {
+async fn greet(app: &App, client: Client, parts: Parts, socket: &mut AgentSocket) -> Result<Opening, CloseCode> {
     let credential = admit(app, &client, &parts).await?;
     let first = match tokio::time::timeout(HELLO_PATIENCE, socket.next()).await {
         Ok(Some(first)) => first,

@@ -40,7 +40,7 @@ pub struct Opening {
 }
 
 /// Serves one agent connection until it ends; the caller closes the socket with the answer.
-pub async fn run<S, E>(mesh: Mesh, opening: Opening, mut socket: S) -> CloseCode
+pub async fn run<S, E>(mesh: Mesh, opening: Box<Opening>, mut socket: S) -> CloseCode
 where
     S: Stream<Item = Bytes> + Sink<Bytes, Error = E> + Unpin + Send,
 {
@@ -56,11 +56,11 @@ where
 }
 
 /// Takes the session's place, greets the agent and makes it known.
-async fn open<S, E>(mesh: Mesh, opening: Opening, socket: &mut S) -> Result<Box<Session>, CloseCode>
+async fn open<S, E>(mesh: Mesh, opening: Box<Opening>, socket: &mut S) -> Result<Box<Session>, CloseCode>
 where
     S: Stream<Item = Bytes> + Sink<Bytes, Error = E> + Unpin + Send,
 {
-    let Opening { handle, orders, hello, key, greeting } = opening;
+    let Opening { handle, orders, hello, key, greeting } = *opening;
     match mesh.directory().up(handle.clone()) {
         Arrival::Full => return Err(CloseCode::TooManyConnections),
         Arrival::Connected(Some(displaced)) => displaced.close(CloseCode::Displaced),
@@ -108,6 +108,7 @@ impl Session {
     {
         let drain = self.mesh.drain();
         let sink = self.events.sink();
+        // A session waits here for days: what it does in a turn is boxed, so that it is not kept room for meanwhile.
         loop {
             let silent_at = self.heard_at + SILENCE;
             let turn = tokio::select! {
@@ -120,12 +121,13 @@ impl Session {
                     None => Ok(()),
                 },
                 frame = socket.next() => match frame {
-                    Some(frame) => self.take(frame, socket).await,
+                    Some(frame) => Box::pin(self.take(frame, socket)).await,
                     None => Err(CloseCode::Normal),
                 },
                 () = tokio::time::sleep_until(silent_at) => Err(CloseCode::Silent),
             };
-            let written = self.write_acks(socket).await;
+            let acks = sink.take();
+            let written = if acks.list.is_empty() { Ok(()) } else { Box::pin(self.write_acks(acks, socket)).await };
             if let Err(code) = turn.and(written) {
                 return code;
             }
@@ -221,15 +223,12 @@ impl Session {
         }
     }
 
-    /// Signs and writes every ack that waits, with one flush.
-    async fn write_acks<S, E>(&mut self, socket: &mut S) -> Result<(), Ended>
+    /// Signs and writes acks, with one flush.
+    async fn write_acks<S, E>(&mut self, acks: Acks, socket: &mut S) -> Result<(), Ended>
     where
         S: Stream<Item = Bytes> + Sink<Bytes, Error = E> + Unpin + Send,
     {
-        let Acks { list: acks, since } = self.events.sink().take();
-        if acks.is_empty() {
-            return Ok(());
-        }
+        let Acks { list: acks, since } = acks;
         self.events.acked(acks.len());
         let now = self.mesh.clock().now();
         let writing = async {
@@ -265,7 +264,10 @@ impl Session {
             if tokio::time::timeout_at(until, sink.ready()).await.is_err() {
                 break;
             }
-            if let Err(code) = self.write_acks(socket).await {
+            let acks = sink.take();
+            if !acks.list.is_empty()
+                && let Err(code) = self.write_acks(acks, socket).await
+            {
                 return code;
             }
         }

@@ -130,7 +130,7 @@ impl Process {
         let (line, pipe) = connect(&self.world, facts.session, Dice::new(self.dice.roll()));
         let greeting = Bytes::from_static(b"greeting");
         let opening = Opening { handle, orders, hello, key: key.clone(), greeting };
-        let task = tokio::spawn(run(open.mesh.clone(), opening, pipe)).abort_handle();
+        let task = tokio::spawn(run(open.mesh.clone(), Box::new(opening), pipe)).abort_handle();
         node.adopt(task.clone());
         Some(Connection { line, side: AgentSide::new(key), open, task, facts })
     }

@@ -95,7 +95,7 @@ impl Node {
         let (outbound, mut from_brain) = mpsc::channel(QUEUED);
         let greeting = Bytes::from_static(b"greeting");
         let opening = Opening { handle, orders, hello, key: key.clone(), greeting: greeting.clone() };
-        tokio::spawn(run(self.app.mesh.clone(), opening, Pipe { inbound, outbound }));
+        tokio::spawn(run(self.app.mesh.clone(), Box::new(opening), Pipe { inbound, outbound }));
         assert_eq!(from_brain.recv().await, Some(greeting));
         // Its project hears of it right after the greeting.
         tokio::time::sleep(PATIENCE).await;
