@@ -1,7 +1,7 @@
 //! Who and what is there: agent processes, engine workers, queues, as heartbeats and events name them.
 //!
 //! **Owns** the newest facts of this node's sessions. **Invariant** facts are soft: each is repeated by a
-//! later heartbeat, so they are written at most every 30 s, at once only when something appears or goes.
+//! later heartbeat, so they are written now and then (see `fact`), at once only when something appears or goes.
 //! **Talks to** the store. Reads lay this node's facts over the stored rows.
 //!
 //! ```text
@@ -72,6 +72,13 @@ struct Facts {
     processes: BTreeMap<(AgentId, Option<String>), Fact<ProcessRow>>,
     workers: HashMap<(Engine, AgentId, String), Fact<WorkerRow>>,
     queues: HashMap<(Engine, AgentId, String), Fact<QueueRow>>,
+}
+
+/// Facts of a project that are to be written.
+struct AllDue {
+    processes: Vec<Due<ProcessRow>>,
+    workers: Vec<Due<WorkerRow>>,
+    queues: Vec<Due<QueueRow>>,
 }
 
 /// What a session knows beside a heartbeat's own words.
@@ -160,7 +167,7 @@ impl Presence {
         };
         self.with(facts.project, |all| all.processes.insert(slot, Fact::known(row)));
         self.0.config.changes.tell(facts.project, Topic::Agent);
-        self.flush(facts.project, true).await;
+        self.flush_agent(facts).await;
     }
 
     /// The session of a process ended.
@@ -173,7 +180,7 @@ impl Presence {
         });
         if changed {
             self.0.config.changes.tell(facts.project, Topic::Agent);
-            self.flush(facts.project, true).await;
+            self.flush_agent(facts).await;
         }
     }
 
@@ -329,20 +336,40 @@ impl Presence {
     async fn flush_due(&self) {
         let projects: Vec<ProjectId> = self.0.projects.iter().map(|entry| *entry.key()).collect();
         for project in projects {
-            self.flush(project, false).await;
+            self.flush(project).await;
         }
     }
 
-    /// Writes changed facts of a project: those that are due, or all of them.
-    async fn flush(&self, project: ProjectId, all: bool) {
+    /// Writes what is due of a project.
+    async fn flush(&self, project: ProjectId) {
         let now = self.0.config.clock.now();
-        let (processes, workers, queues) = self.with(project, |facts| {
-            (
-                fact::due(facts.processes.values_mut(), now, all),
-                fact::due(facts.workers.values_mut(), now, all),
-                fact::due(facts.queues.values_mut(), now, all),
-            )
+        let after = fact::write_every(self.0.config.alone);
+        let due = self.with(project, |all| AllDue {
+            processes: fact::due(all.processes.values_mut(), now, after),
+            workers: fact::due(all.workers.values_mut(), now, after),
+            queues: fact::due(all.queues.values_mut(), now, after),
         });
+        self.put(project, due).await;
+    }
+
+    /// Writes at once what changed of a process, and of the workers and queues that its agent named.
+    async fn flush_agent(&self, facts: &SessionFacts) {
+        let now = self.0.config.clock.now();
+        let slot = (facts.agent, facts.worker_id.clone());
+        let due = self.with(facts.project, |all| {
+            let workers = all.workers.iter_mut().filter(|((_, agent, _), _)| *agent == facts.agent);
+            let queues = all.queues.iter_mut().filter(|((_, agent, _), _)| *agent == facts.agent);
+            AllDue {
+                processes: fact::due(all.processes.get_mut(&slot).into_iter(), now, 0),
+                workers: fact::due(workers.map(|(_, fact)| fact), now, 0),
+                queues: fact::due(queues.map(|(_, fact)| fact), now, 0),
+            }
+        });
+        self.put(facts.project, due).await;
+    }
+
+    async fn put(&self, project: ProjectId, due: AllDue) {
+        let AllDue { processes, workers, queues } = due;
         if processes.is_empty() && workers.is_empty() && queues.is_empty() {
             return;
         }

@@ -3,8 +3,15 @@
 use cql::fleet::{QueueRow, WorkerRow};
 use domain::time::Timestamp;
 
-/// A changed fact waits this long before it is written again; readers count on 50 s.
-const WRITE_EVERY_SECS: i64 = 30;
+/// Other nodes read who is here: a changed fact waits this long before it is written again; they count on 50 s.
+const WRITE_EVERY_MICROS: i64 = 30_000_000;
+/// On a node that is alone what is stored is read after a restart only, and the next heartbeat is soon.
+const WRITE_EVERY_MICROS_ALONE: i64 = 120_000_000;
+
+/// How long facts that changed wait before they are written again, in microseconds.
+pub(super) const fn write_every(alone: bool) -> i64 {
+    if alone { WRITE_EVERY_MICROS_ALONE } else { WRITE_EVERY_MICROS }
+}
 
 /// One fact and whether the store knows it.
 pub(super) struct Fact<T> {
@@ -47,16 +54,16 @@ impl<T> Fact<T> {
     }
 }
 
-/// Takes the facts that are to be written now: never written, due, or all that changed.
+/// Takes the facts that changed and were last written so many microseconds ago, or never.
 pub(super) fn due<'a, T: Clone + 'a>(
     facts: impl Iterator<Item = &'a mut Fact<T>>,
     now: Timestamp,
-    all: bool,
+    after_micros: i64,
 ) -> Vec<Due<T>> {
     let mut taken = Vec::new();
     for fact in facts {
-        let waited = fact.written_at.is_none_or(|at| now.since(at) >= WRITE_EVERY_SECS * 1_000_000);
-        if fact.changed && (all || waited) {
+        let waited = fact.written_at.is_none_or(|at| now.since(at) >= after_micros);
+        if fact.changed && waited {
             fact.changed = false;
             fact.written_at = Some(now);
             taken.push(Due { row: fact.row.clone(), unread: fact.unread });

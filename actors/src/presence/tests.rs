@@ -79,7 +79,7 @@ async fn a_stored_queue_and_what_was_heard_since_are_one() {
     let before = Node::new(&store, 1, true);
     let facts = before.connect(AGENT, "w1").await;
     before.presence.queue_named(&facts, Engine::Celery, "mail", before.clock.now());
-    before.presence.flush(PROJECT, true).await;
+    before.presence.flush_agent(&facts).await;
     let created_at = before.clock.now();
 
     tokio::time::sleep(Duration::from_secs(5)).await;
@@ -93,6 +93,19 @@ async fn a_stored_queue_and_what_was_heard_since_are_one() {
     assert_eq!(queues[0].row.last_seen_at, after.clock.now());
     let one = after.presence.queue_of(PROJECT, Engine::Celery, AGENT, "mail").await.expect("readable");
     assert_eq!(one, Some(queues[0].row.clone()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_comes_or_goes_writes_what_its_agent_named_and_no_more() {
+    let node = Node::new(&Memory::new(), 1, true);
+    let stored = || async { queue::of_project(&node.store, PROJECT).await.expect("readable").len() };
+    let facts = node.connect(AGENT, "w1").await;
+    node.presence.queue_named(&facts, Engine::Celery, "mail", node.clock.now());
+    let other = node.connect(AgentId::from_bytes([3; 16]), "w1").await;
+    node.presence.process_down(&other).await;
+    assert_eq!(stored().await, 0, "of five thousand that connect each would write what the others said since");
+    node.presence.process_down(&facts).await;
+    assert_eq!(stored().await, 1, "what goes leaves nothing unwritten");
 }
 
 #[tokio::test(start_paused = true)]
