@@ -3,7 +3,7 @@
 //! ```text
 //! folder      format, lock: one process at a time
 //! layout      bytes of keys and values, for ever
-//! queue       what waits for the writer, bounded
+//! queue       what waits for the writer, bounded; events in their time
 //! writer      guards, groups, one sync for each group
 //! recent      rows that every request asks for
 //! retention   expired rows give their space back
@@ -347,11 +347,13 @@ fn line(mut tables: impl Iterator<Item = Table>) -> Line {
     if tables.all(of_events) { Line::Second } else { Line::First }
 }
 
-/// Rows of tasks are large and read by the thousand (exports, long lists): blocks of 4 KB hold three of them.
+/// Rows of tasks are large and read by the thousand (exports, long lists): blocks of 4 KB hold three of them. What is
+/// neither a task's row nor its index is written rarely, so its memtable need not be large.
 fn options(space: Space) -> KeyspaceCreateOptions {
     let memtable = match space {
         Space::Task => 64 << 20,
-        Space::Index | Space::Rest => 32 << 20,
+        Space::Index => 32 << 20,
+        Space::Rest => 8 << 20,
     };
     let block = match space {
         Space::Task => 16 << 10,

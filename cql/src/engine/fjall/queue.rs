@@ -2,13 +2,17 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::layout::{Encoded, Space};
 use crate::store::{Committed, Expect, Result};
+
+/// Events are written so long after the events before them. Each group is a synced write: what several recorders have
+/// ready at about the same time is written as one, and what someone waits for is not held up by each of them.
+const EVENTS_EVERY: Duration = Duration::from_millis(4);
 
 /// A guard with its key encoded.
 pub(super) struct Guarded {
@@ -63,8 +67,21 @@ struct Lines {
     first: VecDeque<Job>,
     second: VecDeque<Job>,
     closed: bool,
-    /// The writer has nothing to do and wants to be woken.
-    idle: bool,
+    sleep: Sleep,
+    /// When events were last taken.
+    events_at: Option<Instant>,
+}
+
+/// What wakes the writer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Sleep {
+    /// It is awake.
+    #[default]
+    Not,
+    /// Any job: it has nothing to do.
+    UntilAny,
+    /// A job of the first line; it wakes by itself for those of the second that wait.
+    UntilFirst,
 }
 
 /// Both lines, the bell that wakes the writer, and the one that ends rests.
@@ -73,6 +90,20 @@ pub(super) struct Queue {
     lines: Mutex<Lines>,
     bell: Condvar,
     end: Condvar,
+}
+
+impl Lines {
+    /// How long events have to wait yet; `None`: no longer.
+    fn early(&self) -> Option<Duration> {
+        let early = EVENTS_EVERY.checked_sub(self.events_at?.elapsed())?;
+        (!early.is_zero() && !self.closed).then_some(early)
+    }
+
+    fn next_of_events(&mut self, may: bool) -> Option<Job> {
+        let job = if may { self.second.pop_front() } else { None }?;
+        self.events_at = Some(Instant::now());
+        Some(job)
+    }
 }
 
 impl Queue {
@@ -86,30 +117,44 @@ impl Queue {
             Line::First => lines.first.push_back(job),
             Line::Second => lines.second.push_back(job),
         }
-        let idle = lines.idle;
+        let wakes = match lines.sleep {
+            Sleep::Not => false,
+            Sleep::UntilAny => true,
+            Sleep::UntilFirst => line == Line::First,
+        };
         drop(lines);
         // A bell that nobody waits for costs a system call as well.
-        if idle {
+        if wakes {
             self.bell.notify_one();
         }
         Ok(())
     }
 
-    /// Takes whatever waits, the first line first, up to `bytes` and at least one job. Sleeps while nothing
-    /// waits; `None` once the queue is closed and empty.
+    /// Takes whatever waits, the first line first, up to `bytes` and at least one job. Sleeps while nothing waits, or
+    /// nothing but events so soon after others; `None` once the queue is closed and empty.
     pub(super) fn take(&self, bytes: usize, group: &mut Vec<Job>) -> Option<()> {
         let mut lines = self.lock();
-        while lines.first.is_empty() && lines.second.is_empty() {
-            if lines.closed {
-                return None;
+        let with_events = loop {
+            let early = lines.early();
+            if !lines.first.is_empty() || (!lines.second.is_empty() && early.is_none()) {
+                break early.is_none();
             }
-            lines.idle = true;
-            lines = self.bell.wait(lines).unwrap_or_else(PoisonError::into_inner);
-            lines.idle = false;
-        }
+            lines = if lines.second.is_empty() {
+                if lines.closed {
+                    return None;
+                }
+                lines.sleep = Sleep::UntilAny;
+                self.bell.wait(lines).unwrap_or_else(PoisonError::into_inner)
+            } else {
+                lines.sleep = Sleep::UntilFirst;
+                let slept = self.bell.wait_timeout(lines, early.unwrap_or_default());
+                slept.unwrap_or_else(PoisonError::into_inner).0
+            };
+            lines.sleep = Sleep::Not;
+        };
         let mut taken = 0;
         while taken < bytes {
-            let Some(job) = lines.first.pop_front().or_else(|| lines.second.pop_front()) else { break };
+            let Some(job) = lines.first.pop_front().or_else(|| lines.next_of_events(with_events)) else { break };
             taken += job.bytes;
             group.push(job);
         }
@@ -146,5 +191,73 @@ impl Queue {
     fn lock(&self) -> MutexGuard<'_, Lines> {
         // Pushing and popping leave both lines whole whatever panics elsewhere.
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Generous: a loaded machine may sleep long, but never less than it was asked to.
+    const NOT_YET: Duration = Duration::from_millis(2);
+
+    fn job(bytes: usize) -> Job {
+        let (reply, _) = oneshot::channel();
+        Job { work: Work::Write { rows: Vec::new(), reply }, bytes, room: None }
+    }
+
+    fn push(queue: &Queue, line: Line) {
+        assert!(queue.push(line, job(1)).is_ok());
+    }
+
+    fn take(queue: &Queue) -> usize {
+        let mut group = Vec::new();
+        queue.take(100, &mut group).map_or(0, |()| group.len())
+    }
+
+    #[test]
+    fn events_wait_a_little_for_others_and_hold_up_nothing_else() {
+        let queue = Queue::default();
+        push(&queue, Line::Second);
+        assert_eq!(take(&queue), 1, "the first events do not wait");
+        let taken = Instant::now();
+        push(&queue, Line::Second);
+        push(&queue, Line::First);
+        let alone = take(&queue);
+        if taken.elapsed() < NOT_YET {
+            assert_eq!(alone, 1, "a command does not take events along before their time");
+            push(&queue, Line::Second);
+            assert_eq!(take(&queue), 2, "what came meanwhile is one group");
+        }
+        assert!(taken.elapsed() >= EVENTS_EVERY);
+    }
+
+    #[test]
+    fn a_command_wakes_a_writer_that_waits_for_events_to_be_due() {
+        let queue = std::sync::Arc::new(Queue::default());
+        push(&queue, Line::Second);
+        assert_eq!(take(&queue), 1);
+        push(&queue, Line::Second);
+        let writer = std::thread::spawn({
+            let queue = std::sync::Arc::clone(&queue);
+            move || std::iter::repeat_with(|| take(&queue)).take_while(|taken| *taken > 0).sum::<usize>()
+        });
+        push(&queue, Line::First);
+        while !queue.lock().first.is_empty() || !queue.lock().second.is_empty() {
+            std::thread::yield_now();
+        }
+        queue.close();
+        assert_eq!(writer.join().expect("the writer"), 2, "both are written");
+    }
+
+    #[test]
+    fn nothing_waits_in_a_queue_that_is_closed() {
+        let queue = Queue::default();
+        push(&queue, Line::Second);
+        assert_eq!(take(&queue), 1);
+        push(&queue, Line::Second);
+        queue.close();
+        assert_eq!((take(&queue), take(&queue)), (1, 0));
+        assert!(queue.push(Line::First, job(1)).is_err());
     }
 }
