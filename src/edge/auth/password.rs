@@ -5,11 +5,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use tokio::sync::Semaphore;
 
 use crate::edge::error::{ApiError, ApiResult};
@@ -22,8 +20,10 @@ pub const CLASSES_MIN: usize = 3;
 const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 const AT_A_TIME: usize = 2;
-/// A little longer than the allocator keeps what was freed.
-const RETAINED: Duration = Duration::from_millis(1100);
+const OUTPUT: usize = 32;
+/// Stack of a thread that computes a hash: its memory, once more where a build does not make the blocks in place, and
+/// something to work with. Only what is touched is taken.
+const STACK: usize = (2 * MEMORY_KIB as usize + 1024) << 10;
 
 /// Compared when there is no such user, so that both cases take the same time. The hash of no password.
 const NOBODY: &str =
@@ -77,20 +77,16 @@ impl Passwords {
         let permit = permit.map_err(|error| ApiError::Internal(Box::new(error)))?;
         let hasher = Counted(Arc::clone(&self.computed));
         let done = tokio::task::spawn_blocking(move || {
-            let result = work(hasher);
+            let computing = std::thread::Builder::new().name("hash".to_owned()).stack_size(STACK);
+            let result = match computing.spawn(move || work(hasher)) {
+                Ok(thread) => thread.join().unwrap_or_else(|_| Err("the hash panicked".to_owned())),
+                Err(error) => Err(format!("no thread for a hash: {error}")),
+            };
             drop(permit); // with the thread, not with a caller who went away
-            give_back();
             result
         });
         done.await.map_err(|error| ApiError::Internal(Box::new(error)))?.map_err(|text| ApiError::Internal(text.into()))
     }
-}
-
-/// Has the allocator give back the memory of a hash: it does so when a thread ends, with what is free for a second by then.
-fn give_back() {
-    let ended = std::thread::Builder::new().name("give-back".to_owned()).spawn(|| std::thread::sleep(RETAINED));
-    // Without a thread to spare the memory stays until it is wanted.
-    drop(ended);
 }
 
 /// Computes one hash, and counts it.
@@ -98,17 +94,37 @@ struct Counted(Arc<AtomicU64>);
 
 impl Counted {
     fn hash_password(self, password: &[u8]) -> Result<String, String> {
-        self.hasher().hash_password(password).map(|hash| hash.to_string()).map_err(|error| error.to_string())
+        let params = Params::new(MEMORY_KIB, PASSES, 1, None).map_err(|error| error.to_string())?;
+        let salt = Salt::new(&domain::id::random::<16>()).map_err(|error| error.to_string())?;
+        let hash = self.derive(&params, password, &salt).map_err(|error| error.to_string())?;
+        let hash = PasswordHash {
+            algorithm: Algorithm::Argon2id.ident(),
+            version: Some(Version::V0x13.into()),
+            params: ParamsString::try_from(&params).map_err(|error| error.to_string())?,
+            salt: Some(salt),
+            hash: Some(hash),
+        };
+        Ok(hash.to_string())
     }
 
     fn verify_password(self, password: &[u8], hash: &PasswordHash) -> bool {
-        self.hasher().verify_password(password, hash).is_ok()
+        let (Ok(params), Some(salt), Some(expected)) = (Params::try_from(hash), &hash.salt, &hash.hash) else {
+            return false;
+        };
+        // Outputs are compared in constant time.
+        self.derive(&params, password, salt).is_ok_and(|derived| derived == *expected)
     }
 
-    fn hasher(self) -> Argon2<'static> {
+    /// Computes in memory of the thread's stack, which goes with the thread. The allocator keeps some of 19 MiB for ever.
+    #[expect(clippy::large_stack_arrays, reason = "the stack was made for it")]
+    fn derive(self, params: &Params, password: &[u8], salt: &Salt) -> Result<Output, String> {
         self.0.fetch_add(1, Ordering::Relaxed);
-        let params = Params::new(MEMORY_KIB, PASSES, 1, None).expect("the parameters are in argon2's range");
-        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        let mut memory = [Block::new(); MEMORY_KIB as usize];
+        let mut derived = [0; OUTPUT];
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone())
+            .hash_password_into_with_memory(password, salt, &mut derived, &mut memory[..])
+            .map_err(|error| error.to_string())?;
+        Output::new(&derived).map_err(|error| error.to_string())
     }
 }
 
@@ -166,5 +182,12 @@ mod tests {
         assert!(passwords.verify("Lowercase123456", Some(&hash)).await.expect("verified"));
         assert!(!passwords.verify("lowercase123456", Some(&hash)).await.expect("verified"));
         assert!(!passwords.verify("", None).await.expect("verified"));
+    }
+
+    #[tokio::test]
+    async fn a_hash_of_the_reference_implementation_fits() {
+        let stored =
+            "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$kc37UiKD2PfDgmIope05o6swgxh9VoRDVHsOZ0g+wQI";
+        assert!(Passwords::new().verify("Lowercase123456", Some(stored)).await.expect("verified"));
     }
 }
