@@ -74,7 +74,7 @@ fuzz-json: ## the canonical JSON against CPython, a long run (DOCUMENTS=n)
 sim: ## the simulation, SEEDS seeds (default 10000); a failure prints its seed
 	THALAMUS_SIM_SEEDS=$(SEEDS) cargo test -p actors --release --locked sim -- --nocapture
 
-bench: bench-build ## every load but those on 10 M tasks, in under 20 minutes; REPORT=DIR (default target/bench)
+bench: setup bench-build ## every load but those on 10 M tasks, in under 20 minutes; REPORT=DIR (default target/bench)
 	scripts/bench.sh $(SECONDS_OF_LOAD)
 
 bench-long: bench-build ## growth up to 10 M tasks, then 10 minutes of ingest; REPORT=DIR (default target/bench-long)
