@@ -15,7 +15,8 @@ pub(super) const fn write_every(alone: bool) -> i64 {
 
 /// One fact and whether the store knows it.
 pub(super) struct Fact<T> {
-    row: T,
+    /// Boxed, because maps keep room for more than they hold.
+    row: Box<T>,
     changed: bool,
     /// The store may hold an older row, whose `created_at` counts.
     unread: bool,
@@ -31,11 +32,11 @@ pub(super) struct Due<T> {
 impl<T> Fact<T> {
     /// A fact made with the stored row in hand.
     pub(super) fn known(row: T) -> Self {
-        Self { row, changed: true, unread: false, written_at: None }
+        Self { row: Box::new(row), changed: true, unread: false, written_at: None }
     }
 
     pub(super) fn unread(row: T) -> Self {
-        Self { row, changed: true, unread: true, written_at: None }
+        Self { row: Box::new(row), changed: true, unread: true, written_at: None }
     }
 
     pub(super) fn row(&self) -> &T {
@@ -66,7 +67,7 @@ pub(super) fn due<'a, T: Clone + 'a>(
         if fact.changed && waited {
             fact.changed = false;
             fact.written_at = Some(now);
-            taken.push(Due { row: fact.row.clone(), unread: fact.unread });
+            taken.push(Due { row: T::clone(&fact.row), unread: fact.unread });
         }
     }
     taken

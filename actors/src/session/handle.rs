@@ -8,8 +8,10 @@ use cql::fleet::Capabilities;
 use domain::id::{AgentId, CommandId, ProjectId, SessionId};
 use domain::time::Timestamp;
 use domain::wire::{CloseCode, CommandBody};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
+
+use super::orders::{self, OrderSender, Orders};
 
 /// How long a frame waits for a poll. Agents poll again at once, so one that does not is gone, or slow to come back.
 const TAKEN_WITHIN: Duration = Duration::from_secs(5);
@@ -66,23 +68,22 @@ pub enum SessionMessage {
 #[derive(Clone, Debug)]
 pub struct SessionHandle {
     pub facts: Arc<SessionFacts>,
-    sender: mpsc::Sender<SessionMessage>,
+    sender: OrderSender,
     /// Whether a poll is held now; `None` for sockets.
     polls: Option<Arc<AtomicBool>>,
 }
 
 impl SessionHandle {
     /// A handle and the receiving end that the session's task drains.
-    pub fn new(facts: SessionFacts) -> (Self, mpsc::Receiver<SessionMessage>) {
-        // One command is in flight per session, so a short queue never fills in health.
-        let (sender, receiver) = mpsc::channel(8);
-        (Self { facts: Arc::new(facts), sender, polls: None }, receiver)
+    pub fn new(facts: SessionFacts) -> (Self, Orders) {
+        let (sender, orders) = orders::channel();
+        (Self { facts: Arc::new(facts), sender, polls: None }, orders)
     }
 
     /// The same for a session without a socket; `polls` says whether a poll is held.
-    pub fn polled(facts: SessionFacts, polls: Arc<AtomicBool>) -> (Self, mpsc::Receiver<SessionMessage>) {
-        let (handle, receiver) = Self::new(facts);
-        (Self { polls: Some(polls), ..handle }, receiver)
+    pub fn polled(facts: SessionFacts, polls: Arc<AtomicBool>) -> (Self, Orders) {
+        let (handle, orders) = Self::new(facts);
+        (Self { polls: Some(polls), ..handle }, orders)
     }
 
     /// Whether the agent is certainly there to take a frame: it polls.
@@ -103,7 +104,7 @@ impl SessionHandle {
     /// `None` means that bytes may have left.
     pub async fn send(&self, frame: CommandFrame) -> Option<Sent> {
         let (reply, mut answer) = oneshot::channel();
-        if self.sender.try_send(SessionMessage::Command { frame: Box::new(frame), reply }).is_err() {
+        if self.sender.send(SessionMessage::Command { frame: Box::new(frame), reply }).is_err() {
             return Some(Sent::NotSent);
         }
         if self.polls.is_none() {
@@ -119,10 +120,8 @@ impl SessionHandle {
 
     /// Asks the session to close; one that is gone already needs no asking.
     pub fn close(&self, code: CloseCode) {
-        if let Err(mpsc::error::TrySendError::Full(message)) = self.sender.try_send(SessionMessage::Close(code)) {
-            let sender = self.sender.clone();
-            tokio::spawn(async move { sender.send(message).await });
-        }
+        // It is given back by a session that has ended.
+        drop(self.sender.send(SessionMessage::Close(code)));
     }
 
     pub fn is_closed(&self) -> bool {
@@ -131,7 +130,7 @@ impl SessionHandle {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
 
     use domain::time::Timestamp;
     use serde_json::value::RawValue;
@@ -159,14 +158,18 @@ mod tests {
         CommandFrame { command: CommandId::NIL, id: "f".to_owned(), body }
     }
 
+    /// A command for a session, and where its answer goes.
+    pub(in crate::session) fn command() -> (Box<CommandFrame>, oneshot::Sender<Sent>, oneshot::Receiver<Sent>) {
+        let (reply, answer) = oneshot::channel();
+        (Box::new(frame()), reply, answer)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_frame_that_no_poll_takes_was_not_sent_and_cannot_be_taken_later() {
         let (handle, mut orders) = SessionHandle::polled(facts(), Arc::default());
         assert!(handle.is_away());
         assert_eq!(handle.send(frame()).await, Some(Sent::NotSent));
-        let Some(SessionMessage::Command { reply, .. }) = orders.recv().await else {
-            panic!("the frame is still there")
-        };
+        let SessionMessage::Command { reply, .. } = orders.recv().await else { panic!("the frame is still there") };
         assert_eq!(reply.send(Sent::Written), Err(Sent::Written));
     }
 
@@ -175,7 +178,7 @@ mod tests {
         let (handle, mut orders) = SessionHandle::polled(facts(), Arc::default());
         let sending = tokio::spawn(async move { handle.send(frame()).await });
         tokio::time::sleep(TAKEN_WITHIN - Duration::from_millis(1)).await;
-        let Some(SessionMessage::Command { reply, .. }) = orders.recv().await else { panic!("a frame") };
+        let SessionMessage::Command { reply, .. } = orders.recv().await else { panic!("a frame") };
         assert_eq!(reply.send(Sent::Written), Ok(()));
         assert_eq!(sending.await.unwrap(), Some(Sent::Written));
     }

@@ -12,12 +12,13 @@ use std::time::Duration;
 use dashmap::DashMap;
 use domain::id::AgentId;
 use domain::wire::{CloseCode, Frame, FrameError, Hello, Outbound, Receiver, Sender, SessionKey};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::answers::Answers;
 use super::events::Events;
 use super::handle::{Sent, SessionFacts, SessionHandle, SessionMessage};
+use super::orders::Orders;
 use crate::directory::Arrival;
 use crate::mesh::Mesh;
 use crate::meters;
@@ -71,7 +72,7 @@ struct Inbound {
 
 struct Outwards {
     sender: Sender,
-    orders: mpsc::Receiver<SessionMessage>,
+    orders: Orders,
 }
 
 impl PolledSessions {
@@ -216,9 +217,8 @@ impl Polled {
     /// What no poll has taken was not sent, and another session may have it.
     fn give_back(&self) {
         // A poll that holds the lock takes or leaves them itself.
-        if let Ok(mut outbound) = self.outbound.try_lock() {
+        if let Ok(outbound) = self.outbound.try_lock() {
             outbound.orders.close();
-            while outbound.orders.try_recv().is_ok() {}
         }
     }
 
@@ -285,7 +285,7 @@ impl Polled {
         loop {
             let order = tokio::select! {
                 biased;
-                order = orders.recv() => order,
+                order = orders.recv() => Some(order),
                 () = drain.cancelled() => None,
                 () = tokio::time::sleep_until(until) => None,
             };

@@ -8,12 +8,12 @@ use domain::redact;
 use domain::time::Timestamp;
 use domain::wire::{CloseCode, Frame, Hello, Outbound, Receiver, Sender, SessionKey};
 use futures_util::{FutureExt, Sink, SinkExt, Stream, StreamExt};
-use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::answers::Answers;
 use super::events::Events;
 use super::handle::{Sent, SessionFacts, SessionHandle, SessionMessage};
+use super::orders::Orders;
 use crate::directory::Arrival;
 use crate::mesh::Mesh;
 use crate::meters;
@@ -32,7 +32,7 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 /// A connection whose hello was read and whose agent is known.
 pub struct Opening {
     pub handle: SessionHandle,
-    pub orders: mpsc::Receiver<SessionMessage>,
+    pub orders: Orders,
     pub hello: Hello,
     pub key: SessionKey,
     /// The hello_ack: written once the session has its place, and before anything else.
@@ -88,7 +88,7 @@ where
 
 struct Session {
     handle: SessionHandle,
-    orders: mpsc::Receiver<SessionMessage>,
+    orders: Orders,
     receiver: Receiver,
     sender: Sender,
     events: Events,
@@ -115,11 +115,7 @@ impl Session {
                 biased;
                 () = drain.cancelled() => return Box::pin(self.drain(socket)).await,
                 () = sink.ready() => Ok(()),
-                order = self.orders.recv() => match order {
-                    Some(order) => Box::pin(self.obey(order, socket)).await,
-                    // The session holds a sender itself.
-                    None => Ok(()),
-                },
+                order = self.orders.recv() => Box::pin(self.obey(order, socket)).await,
                 frame = socket.next() => match frame {
                     Some(frame) => Box::pin(self.take(frame, socket)).await,
                     None => Err(CloseCode::Normal),

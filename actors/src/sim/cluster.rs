@@ -13,7 +13,7 @@ use domain::id::{AgentId, NodeId, ProjectId, SessionId};
 use domain::ledger::decide::Answer;
 use domain::ledger::{Json, LedgerKey, Terms};
 use domain::secret::KeyUse;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::judge::Judge;
@@ -22,7 +22,7 @@ use super::world::{AGENTS, BULK_LIMIT, TIMEOUT_SECS, lock, master};
 use crate::clock::Clock;
 use crate::mesh::{Mesh, MeshConfig};
 use crate::project::Heard;
-use crate::session::{CommandFrame, Sent, SessionFacts, SessionHandle, SessionMessage};
+use crate::session::{CommandFrame, Orders, Sent, SessionFacts, SessionHandle, SessionMessage};
 
 const ISSUES: usize = 150;
 /// How long the nodes wait for an answer to a commit.
@@ -95,14 +95,8 @@ async fn connect(court: &Arc<Court>, meshes: &[Mesh], home: usize, agent: AgentI
     tokio::spawn(work(Arc::clone(court), meshes.to_vec(), facts, orders, dice));
 }
 
-async fn work(
-    court: Arc<Court>,
-    meshes: Vec<Mesh>,
-    facts: SessionFacts,
-    mut orders: mpsc::Receiver<SessionMessage>,
-    mut dice: Dice,
-) {
-    while let Some(SessionMessage::Command { frame, reply }) = orders.recv().await {
+async fn work(court: Arc<Court>, meshes: Vec<Mesh>, facts: SessionFacts, mut orders: Orders, mut dice: Dice) {
+    while let SessionMessage::Command { frame, reply } = orders.recv().await {
         obey(&court, &meshes, &facts, *frame, reply, &mut dice).await;
     }
 }

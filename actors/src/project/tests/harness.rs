@@ -13,13 +13,13 @@ use domain::ledger::{Entry, Json, LedgerKey, Terms};
 use domain::secret::{KeyUse, MasterSecret};
 use domain::time::Timestamp;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::project::{Heard, ProjectActor, ProjectHandle, ProjectKeys};
 use crate::recorder::{Inbox, Recorders};
-use crate::session::{CommandFrame, Sent, SessionFacts, SessionHandle, SessionMessage};
+use crate::session::{CommandFrame, Orders, Sent, SessionFacts, SessionHandle, SessionMessage};
 
 pub(super) const PROJECT: ProjectId = ProjectId::from_bytes([7; 16]);
 pub(super) const AGENT: AgentId = AgentId::from_bytes([9; 16]);
@@ -172,7 +172,7 @@ pub(super) struct Worker {
     pub(super) agent: AgentId,
     pub(super) session: SessionId,
     pub(super) project: ProjectHandle,
-    commands: mpsc::Receiver<SessionMessage>,
+    commands: Orders,
     directory: Directory,
 }
 
@@ -202,7 +202,7 @@ impl Got {
 impl Worker {
     /// The next command frame, if one comes within a second.
     pub(super) async fn next(&mut self) -> Option<Got> {
-        let message = tokio::time::timeout(Duration::from_secs(1), self.commands.recv()).await.ok()??;
+        let message = tokio::time::timeout(Duration::from_secs(1), self.commands.recv()).await.ok()?;
         let SessionMessage::Command { frame, reply } = message else { panic!("not a command") };
         let payload: serde_json::Value = serde_json::from_slice(frame.body.as_bytes()).unwrap();
         let claim = payload["delivery_claim_token"].as_str().unwrap().to_owned();
