@@ -199,9 +199,6 @@ impl Queue {
 mod tests {
     use super::*;
 
-    /// Generous: a loaded machine may sleep long, but never less than it was asked to.
-    const NOT_YET: Duration = Duration::from_millis(2);
-
     fn job(bytes: usize) -> Job {
         let (reply, _) = oneshot::channel();
         Job { work: Work::Write { rows: Vec::new(), reply }, bytes, room: None }
@@ -219,18 +216,19 @@ mod tests {
     #[test]
     fn events_wait_a_little_for_others_and_hold_up_nothing_else() {
         let queue = Queue::default();
+        let begun = Instant::now();
         push(&queue, Line::Second);
         assert_eq!(take(&queue), 1, "the first events do not wait");
-        let taken = Instant::now();
         push(&queue, Line::Second);
         push(&queue, Line::First);
-        let alone = take(&queue);
-        if taken.elapsed() < NOT_YET {
-            assert_eq!(alone, 1, "a command does not take events along before their time");
+        let group = take(&queue);
+        // On a machine that is too busy to tell, both may be due by now.
+        if begun.elapsed() < EVENTS_EVERY {
+            assert_eq!(group, 1, "a command does not take events along before their time");
             push(&queue, Line::Second);
             assert_eq!(take(&queue), 2, "what came meanwhile is one group");
+            assert!(begun.elapsed() >= EVENTS_EVERY);
         }
-        assert!(taken.elapsed() >= EVENTS_EVERY);
     }
 
     #[test]
