@@ -6,8 +6,9 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::response::IntoResponse;
 use cql::StoreError;
-use cql::accounts::project;
+use cql::accounts::project::{self, Project};
 use domain::engine::Engine;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use metrics::{counter, gauge};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use secrecy::ExposeSecret;
@@ -22,6 +23,8 @@ use crate::telemetry;
 
 /// Queues whose depth is told.
 const QUEUES_MAX: usize = 1_000;
+/// Projects that are looked at side by side: on a cluster each costs some round trips.
+const PROJECTS_AT_ONCE: usize = 16;
 const EXPORTS: &str = "thalamus_exports_total";
 
 pub const ROUTES: &[Route] = &[Route::get("/metrics").own()];
@@ -79,13 +82,17 @@ impl Standing {
     async fn of(app: &App) -> Result<Self, StoreError> {
         let presence = app.mesh.presence();
         let mut standing = Self { sockets: app.mesh.directory().session_count(), ..Self::default() };
-        for project in project::list(app.store.as_ref()).await?.into_iter().filter(|project| project.is_active) {
-            let agents = presence.agents(project.id).await?;
+        let projects = project::list(app.store.as_ref()).await?.into_iter().filter(|project| project.is_active);
+        let read = async |project: Project| {
+            let (id, presence) = (project.id, presence.clone());
+            let read = tokio::try_join!(presence.agents(id), presence.workers(id), presence.queues(id));
+            read.map(|(agents, workers, queues)| (project, agents, workers, queues))
+        };
+        let mut read = stream::iter(projects).map(read).buffered(PROJECTS_AT_ONCE);
+        while let Some((project, agents, workers, queues)) = read.try_next().await? {
             standing.agents_online += agents.values().filter(|agent| agent.state == OnlineState::Online).count();
-            let workers = presence.workers(project.id).await?;
             standing.workers_online += workers.iter().filter(|worker| worker.state == OnlineState::Online).count();
-            let queues = presence.queues(project.id).await?.into_iter().map(|queue| queue.row);
-            let measured = queues.filter_map(|row| {
+            let measured = queues.into_iter().map(|queue| queue.row).filter_map(|row| {
                 let depth = row.depth?;
                 Some(QueueDepth { project: project.slug.clone(), queue: row.name, engine: row.engine, depth })
             });
