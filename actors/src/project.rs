@@ -307,11 +307,12 @@ impl ProjectActor {
         let due = state.space_at.map_or(open, |space| Some(open.map_or(space, |at| at.max(space))));
         let wanted = [due, state.space_at, state.catch_up_at].into_iter().flatten().min();
         let Some(at) = wanted else { return };
-        // Overdue commands whose outcome is being appended are no reason to wake up before it is.
-        if state.appending.is_some() || state.timer.as_ref().is_some_and(|timer| timer.at <= at) {
+        let now = self.clock.now();
+        // Overdue commands that wait for the append to be done are no reason to wake up before it is.
+        if (state.appending.is_some() && at <= now) || state.timer.as_ref().is_some_and(|timer| timer.at <= at) {
             return;
         }
-        let micros = u64::try_from(at.since(self.clock.now())).unwrap_or(0);
+        let micros = u64::try_from(at.since(now)).unwrap_or(0);
         let task = myself.send_after(Duration::from_micros(micros.max(1000)), || ProjectMessage::Tick(Tick(())));
         if let Some(earlier) = state.timer.replace(state::Timer { at, task: task.abort_handle() }) {
             earlier.task.abort();

@@ -1,14 +1,17 @@
 use std::time::Duration;
 
+use cql::engine::memory::{Faults, Memory};
 use domain::command::record::Delivered;
 use domain::command::{Status, Verb};
 use domain::id::address::Layout;
 use domain::ledger::entry::DeleteBegun;
 use domain::ledger::{Json, Kind, Proposal, Refusal};
 use domain::task::{Priority, State, Task, TaskRow};
+use domain::time::Timestamp;
 use futures_util::FutureExt as _;
 
 use super::harness::*;
+use crate::clock::Clock;
 use crate::project::{Heard, IssueError, NoteError};
 use crate::recorder::Work;
 
@@ -92,6 +95,32 @@ async fn an_unanswered_command_times_out_within_a_second() {
     let (frame, claim) = worker.next().await.unwrap().written();
     worker.say(&frame, &claim, Heard::Ack).await;
     assert_eq!(node.until(acked.id, Status::TimedOut).await.delivered, Delivered::Yes);
+}
+
+/// There always is an append under way.
+#[tokio::test(start_paused = true)]
+async fn a_deadline_does_not_wait_for_a_quiet_moment() {
+    let slow = Duration::from_millis(100);
+    let store = Memory::with_faults(1, Faults { latency: slow..=slow, ..Faults::default() });
+    let node = Node::on(store, Clock::starting_at(Timestamp::from_secs(1_800_000_000))).await;
+    let mut worker = node.connect(AGENT, "w1");
+    let mut others = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        let project = node.project.clone();
+        others.spawn(async move {
+            loop {
+                let other = draft(Verb::CancelTask, r#"{"engine":"rq","task_id":"t"}"#);
+                assert_eq!(project.issue(other).await.unwrap().status, Status::Failed, "no worker has this engine");
+                tokio::time::sleep(slow / 3).await;
+            }
+        });
+    }
+    let silent = node.project.issue(retry("t1")).await.unwrap();
+    worker.next().await.unwrap().written();
+    let ended = node.until(silent.id, Status::TimedOut).await;
+    let late = ended.completed_at.unwrap().since(silent.issued_at().plus_secs(i64::from(TIMEOUT_SECS)));
+    assert!((0..=2_000_000).contains(&late), "{late} us late");
+    assert!(others.try_join_next().is_none(), "they go on");
 }
 
 #[tokio::test(start_paused = true)]
