@@ -41,8 +41,12 @@ use crate::table::Table;
 
 /// Rows the server sends at a time.
 const PAGE_ROWS: i32 = 1000;
-/// Tries of a serial read, which the driver does not repeat.
-const SERIAL_TRIES: u32 = 4;
+/// Tries of a read, which the driver does not repeat when it is serial or there is no other node.
+const READ_TRIES: u32 = 4;
+/// A read that took longer is not tried again, unless it is serial: then it may have waited for a racer.
+const READ_AGAIN_WITHIN: Duration = Duration::from_secs(5);
+/// Pause before the second try; it doubles with each.
+const READ_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where the cluster is.
 #[derive(Clone, Debug)]
@@ -144,16 +148,17 @@ impl Cql {
     async fn read(&self, table: Table, shape: Shape, values: Values) -> Result<Vec<(Option<Bytes>, Option<Bytes>)>> {
         let mut statement = self.statements.get(table, shape).await.map_err(unavailable)?;
         statement.set_page_size(PAGE_ROWS);
-        let mut tries = if reads_serially(table) { SERIAL_TRIES } else { 1 };
-        loop {
-            tries -= 1;
+        let (began, mut pause) = (Instant::now(), READ_PAUSE);
+        for _ in 1..READ_TRIES {
             match self.pages(&statement, shape, &values).await {
-                Err(StoreError::Unavailable(_)) if tries > 0 => {
-                    sleep(Duration::from_millis(50).mul_f64(self.jitter())).await;
+                Err(StoreError::Unavailable(_)) if reads_serially(table) || began.elapsed() < READ_AGAIN_WITHIN => {
+                    sleep(pause.mul_f64(self.jitter())).await;
+                    pause *= 2;
                 }
                 answer => return answer,
             }
         }
+        self.pages(&statement, shape, &values).await
     }
 
     async fn pages(
@@ -189,7 +194,8 @@ fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> StoreEr
 }
 
 async fn connect(config: &CqlConfig) -> Result<Session, ConnectError> {
-    // Acts on idempotent statements only: with it and the short keepalive a node that hangs costs seconds.
+    // Acts on idempotent statements only: with it and the short keepalive a node that hangs costs seconds. A node that
+    // pauses for two, as one that collects garbage or makes tables on a busy machine does, has not hung.
     let speculation =
         SimpleSpeculativeExecutionPolicy { max_retry_count: 1, retry_interval: Duration::from_millis(300) };
     let profile = ExecutionProfile::builder()
@@ -204,7 +210,7 @@ async fn connect(config: &CqlConfig) -> Result<Session, ConnectError> {
             .known_nodes(&config.nodes)
             .default_execution_profile_handle(profile.clone().into_handle())
             .keepalive_interval(Duration::from_secs(2))
-            .keepalive_timeout(Duration::from_secs(2))
+            .keepalive_timeout(Duration::from_secs(5))
             // Else the coordinator stamps plain writes, and two of ours may order as neither of us wrote them.
             .timestamp_generator(Arc::new(MonotonicTimestampGenerator::new()))
             .keyspaces_to_fetch([config.keyspace.clone()]);
