@@ -23,7 +23,7 @@ const PROJECT_BATCHES: usize = 32;
 
 /// A round that would be a small one begins so long after the one before. A round costs much whatever it holds (marks,
 /// counters, the list of open tasks, a synced write), and whoever sends one event now and then never waits for this.
-const ROUND_EVERY: Duration = Duration::from_millis(4);
+const ROUND_EVERY: Duration = Duration::from_millis(8);
 
 /// Batches of all projects that may wait for one recorder.
 const INBOX_BATCHES: usize = 4096;
