@@ -8,6 +8,7 @@
 //! recent      rows that every request asks for
 //! retention   expired rows give their space back
 //! retired     memory of written rows is freed aside
+//! spread      large files are written and freed a little at a time
 //! ```
 //!
 //! Reads go straight to the tree on the caller's thread, except long scans. [`StoreError::Poisoned`] means
@@ -19,6 +20,8 @@ mod queue;
 mod recent;
 mod retention;
 mod retired;
+#[cfg(target_os = "linux")]
+mod spread;
 mod writer;
 
 use std::path::PathBuf;
@@ -45,6 +48,10 @@ use crate::table::Table;
 
 /// Bytes that may wait for the writer, in units of one permit.
 const QUEUE_KIB: usize = 64 << 10;
+/// By how much what the store does in the background steps back behind what somebody waits for. More, and memtables would
+/// become full faster than they are written on a machine without a free core.
+#[cfg(target_os = "linux")]
+const BEHIND: i32 = 5;
 /// A scan of at most this many rows runs on the caller's thread.
 const INLINE_ROWS: usize = 128;
 
@@ -105,14 +112,20 @@ impl Fjall {
     pub fn open(config: &FjallConfig) -> Result<Self, OpenError> {
         let folder = Folder::take(&config.path)?;
         let engine = |source| OpenError::Engine { path: config.path.clone(), source };
+        let io = |source| OpenError::Io { path: config.path.clone(), source };
         let retention = Retention { tasks: config.task_retention };
-        let db = Database::builder(folder.rows())
+        let builder = Database::builder(folder.rows())
             .cache_size(config.cache_bytes)
             .max_journaling_size(256 << 20)
             .worker_threads(1)
-            .with_compaction_filter_factories(Arc::new(move |_| Some(Arc::new(retention))))
-            .open()
-            .map_err(engine)?;
+            .with_compaction_filter_factories(Arc::new(move |_| Some(Arc::new(retention))));
+        // On a thread that steps back, for fjall's own threads are as polite as the one that made them.
+        let opening = spawn("store-open", || {
+            step_back();
+            builder.open()
+        });
+        let db =
+            opening.map_err(io)?.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(engine)?;
         let spaces = Spaces::new(db.clone(), |space| db.keyspace(space.name(), || options(space))).map_err(engine)?;
         let queue = Arc::new(Queue::default());
         let pulse = Arc::new(Pulse::new());
@@ -127,11 +140,18 @@ impl Fjall {
             free: Free::new(folder.path().to_owned(), config.reserve_bytes),
             active: Active::new(spaces.keyspaces().cloned(), retire),
         };
+        #[cfg(target_os = "linux")]
+        let step = spread::steps(&folder.rows(), spaces.keyspaces().map(|space| space.path().join("tables")));
+        #[cfg(not(target_os = "linux"))]
+        let step = || false;
         let sweep = Sweep { spaces: spaces.clone(), queue: Arc::clone(&queue), retention };
-        let io = |source| OpenError::Io { path: config.path.clone(), source };
         let writing = spawn("store-writer", move || writer.run()).map_err(io)?;
         let sweeping = spawn("store-sweep", move || sweep.run()).map_err(io)?;
-        let freeing = spawn("store-free", move || retired::free(&retired)).map_err(io)?;
+        let freeing = spawn("store-free", move || {
+            step_back();
+            retired::free(&retired, step);
+        })
+        .map_err(io)?;
         let inner = Inner {
             spaces,
             recent,
@@ -365,8 +385,17 @@ fn options(space: Space) -> KeyspaceCreateOptions {
         .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
 }
 
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+fn spawn<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> std::io::Result<JoinHandle<T>> {
     std::thread::Builder::new().name(name.to_owned()).spawn(body)
+}
+
+/// Lets other threads go first: what this one does has seconds of time, and takes a whole core while it is at it.
+/// Elsewhere than on Linux a priority is the whole process's.
+fn step_back() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(BEHIND) {
+        tracing::debug!(%error, "threads of the store keep their priority");
+    }
 }
 
 /// Times to live on disk outlast the process, so they run on the wall clock.

@@ -2,7 +2,7 @@
 //!
 //! fjall lets go of a memtable under the lock that every read and write of its keyspace takes, and to free the 64 MB of
 //! rows in it takes 30 to 70 ms. With another reference held here that is a count that goes down; the last one is dropped
-//! by a thread of its own.
+//! by a thread of its own. What is retired is being written to tables, so that thread looks after large files, too.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -13,6 +13,8 @@ use fjall::{AbstractTree as _, Keyspace};
 
 /// How often it is looked whether memtables are held by nobody else.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// The same while large files are written or freed.
+const STEP_EVERY: Duration = Duration::from_millis(10);
 
 type Memtable = Arc<dyn Any + Send + Sync>;
 
@@ -43,11 +45,15 @@ impl Active {
     }
 }
 
-/// Frees each memtable once nobody else holds it; all that are left when the sender is gone.
-pub(super) fn free(retired: &Receiver<Memtable>) {
+/// Frees each memtable once nobody else holds it; all that are left when the sender is gone. Meanwhile it takes steps
+/// with what is written of them and removed after that, often while `step` says that there are more.
+pub(super) fn free(retired: &Receiver<Memtable>, mut step: impl FnMut() -> bool) {
     let mut waiting = Vec::new();
+    let mut is_busy = false;
     loop {
-        let next = if waiting.is_empty() {
+        let next = if is_busy {
+            retired.recv_timeout(STEP_EVERY)
+        } else if waiting.is_empty() {
             retired.recv().map_err(|_| RecvTimeoutError::Disconnected)
         } else {
             retired.recv_timeout(LOOK_EVERY)
@@ -57,6 +63,7 @@ pub(super) fn free(retired: &Receiver<Memtable>) {
             Err(RecvTimeoutError::Timeout) => waiting.retain(|memtable| Arc::strong_count(memtable) > 1),
             Err(RecvTimeoutError::Disconnected) => return,
         }
+        is_busy = step();
     }
 }
 
@@ -95,7 +102,7 @@ mod tests {
     #[test]
     fn a_memtable_is_freed_when_nobody_else_holds_it() {
         let (retire, retired) = channel();
-        let freeing = std::thread::spawn(move || free(&retired));
+        let freeing = std::thread::spawn(move || free(&retired, || false));
         let read: Memtable = Arc::new([0_u8; 64]);
         let held = Arc::downgrade(&read);
         retire.send(Arc::clone(&read)).unwrap();
