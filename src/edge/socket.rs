@@ -101,6 +101,7 @@ async fn admit(app: &App, client: &Client, parts: &Parts) -> Result<AgentCredent
     credential.ok_or(CloseCode::Unauthenticated)
 }
 
+/// Reads the hello and makes the session that answers it, or says why there is none.
 async fn greet(app: &App, client: Client, parts: Parts, socket: &mut AgentSocket) -> Result<Opening, CloseCode> {
     let credential = admit(app, &client, &parts).await?;
     let first = match tokio::time::timeout(HELLO_PATIENCE, socket.next()).await {
