@@ -23,6 +23,8 @@ const FILES: [(&str, &str); 2] = [
 const CLAIM_SECONDS: i32 = 90;
 /// Nodes wait so long for another that makes progress.
 const WAIT_AT_MOST: Duration = Duration::from_secs(600);
+/// A keyspace that was created can be used after this.
+const USABLE_WITHIN: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(200);
 
 /// Why keyspace and tables are not as they should be.
@@ -96,7 +98,7 @@ pub(super) struct Schema<'a> {
 impl Schema<'_> {
     pub(super) async fn migrate(&self) -> Result<(), SchemaError> {
         self.create_keyspace().await?;
-        self.session.use_keyspace(self.keyspace, false).await?;
+        self.use_keyspace().await?;
         self.create_claims().await?;
         for (name, text) in FILES {
             self.apply_once(name, text).await?;
@@ -125,6 +127,17 @@ impl Schema<'_> {
             text.push_str(" AND tablets = {'enabled': false}");
         }
         self.define(&text).await
+    }
+
+    /// Where another node is making the keyspace, it stands in the system's tables a moment before it can be used.
+    async fn use_keyspace(&self) -> Result<(), SchemaError> {
+        let deadline = Instant::now() + USABLE_WITHIN;
+        loop {
+            match self.session.use_keyspace(self.keyspace, false).await {
+                Err(_) if Instant::now() < deadline => sleep(POLL).await,
+                used => return Ok(used?),
+            }
+        }
     }
 
     fn default_replication(&self) -> String {
