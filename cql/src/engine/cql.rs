@@ -148,17 +148,18 @@ impl Cql {
     async fn read(&self, table: Table, shape: Shape, values: Values) -> Result<Vec<(Option<Bytes>, Option<Bytes>)>> {
         let mut statement = self.statements.get(table, shape).await.map_err(unavailable)?;
         statement.set_page_size(PAGE_ROWS);
-        let (began, mut pause) = (Instant::now(), READ_PAUSE);
-        for _ in 1..READ_TRIES {
+        let (began, mut pause, mut tries) = (Instant::now(), READ_PAUSE, READ_TRIES);
+        loop {
+            tries -= 1;
+            let may_again = || tries > 0 && (reads_serially(table) || began.elapsed() < READ_AGAIN_WITHIN);
             match self.pages(&statement, shape, &values).await {
-                Err(StoreError::Unavailable(_)) if reads_serially(table) || began.elapsed() < READ_AGAIN_WITHIN => {
+                Err(StoreError::Unavailable(_)) if may_again() => {
                     sleep(pause.mul_f64(self.jitter())).await;
                     pause *= 2;
                 }
                 answer => return answer,
             }
         }
-        self.pages(&statement, shape, &values).await
     }
 
     async fn pages(

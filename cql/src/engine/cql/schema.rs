@@ -7,7 +7,10 @@
 use std::time::Duration;
 
 use scylla::client::session::Session;
-use scylla::errors::{ExecutionError, IntoRowsResultError, RowsError, SchemaAgreementError, UseKeyspaceError};
+use scylla::errors::{
+    DbError, ExecutionError, IntoRowsResultError, RequestAttemptError, RowsError, SchemaAgreementError,
+    UseKeyspaceError,
+};
 use scylla::statement::unprepared::Statement;
 use scylla::value::{CqlValue, Row as CqlRow};
 use sha2::{Digest as _, Sha256};
@@ -134,7 +137,7 @@ impl Schema<'_> {
         let deadline = Instant::now() + USABLE_WITHIN;
         loop {
             match self.session.use_keyspace(self.keyspace, false).await {
-                Err(_) if Instant::now() < deadline => sleep(POLL).await,
+                Err(error) if is_missing(&error) && Instant::now() < deadline => sleep(POLL).await,
                 used => return Ok(used?),
             }
         }
@@ -241,6 +244,11 @@ impl Schema<'_> {
         let text = format!("SELECT keyspace_name FROM {table} WHERE {}", conditions.join(" AND "));
         Ok(self.session.query_unpaged(text, ()).await?.into_rows_result()?.rows_num() > 0)
     }
+}
+
+/// Whether a node says that it has no such keyspace.
+fn is_missing(error: &UseKeyspaceError) -> bool {
+    matches!(error, UseKeyspaceError::RequestError(RequestAttemptError::DbError(DbError::Invalid, _)))
 }
 
 #[derive(Clone, Copy)]
