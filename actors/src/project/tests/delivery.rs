@@ -1,12 +1,9 @@
 use std::time::Duration;
 
-use cql::engine::memory::{Faults, Memory};
 use domain::command::Status;
 use domain::command::record::Delivered;
-use domain::time::Timestamp;
 
 use super::harness::*;
-use crate::clock::Clock;
 use crate::project::Heard;
 
 #[tokio::test(start_paused = true)]
@@ -24,9 +21,7 @@ async fn a_command_waits_for_its_agent_to_connect() {
 /// Nobody is there to be asked when the command comes, and the append takes its time.
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_connects_while_its_command_is_appended_gets_it() {
-    let slow = Faults { latency: Duration::from_millis(500)..=Duration::from_millis(500), ..Faults::default() };
-    let clock = Clock::starting_at(Timestamp::from_secs(1_800_000_000));
-    let node = Node::on(Memory::with_faults(1, slow), clock).await;
+    let node = Node::slow(Duration::from_millis(500)).await;
     let project = node.project.clone();
     let issuing = tokio::spawn(async move { project.issue(retry("t1")).await });
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -204,8 +199,7 @@ async fn a_command_that_another_home_ended_frees_its_lane_here() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_overtakes_a_redelivery_leaves_no_lane_taken() {
     let slow = Duration::from_millis(100);
-    let store = Memory::with_faults(1, Faults { latency: slow..=slow, ..Faults::default() });
-    let node = Node::on(store, Clock::starting_at(Timestamp::from_secs(1_800_000_000))).await;
+    let node = Node::slow(slow).await;
     let mut first = node.connect(AGENT, "w1");
     let issued = node.project.issue(cancel("t1")).await.unwrap();
     let (frame, claim) = first.next().await.unwrap().written();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cql::Store;
-use cql::engine::memory::Memory;
+use cql::engine::memory::{Faults, Memory};
 use cql::ledger::{commands, entries};
 use domain::command::{Actor as Caller, Advertised, Asked, Command, Draft, Resolved, Source, Status, Verb};
 use domain::id::{AgentId, CommandId, ProjectId, SessionId, UserId};
@@ -77,6 +77,12 @@ impl Node {
         let (recorders, mut inboxes) = Recorders::channels(1);
         let project = start(&store, &directory, &clock, &recorders, &supervisor).await;
         Self { store, directory, clock, project, recorded: inboxes.remove(0), recorders, supervisor }
+    }
+
+    /// On a store whose every call takes so long.
+    pub(super) async fn slow(latency: Duration) -> Self {
+        let store = Memory::with_faults(1, Faults { latency: latency..=latency, ..Faults::default() });
+        Self::on(store, Clock::starting_at(Timestamp::from_secs(1_800_000_000))).await
     }
 
     /// The project's home dies without a word, and another one takes over.

@@ -1,17 +1,14 @@
 use std::time::Duration;
 
-use cql::engine::memory::{Faults, Memory};
 use domain::command::record::Delivered;
 use domain::command::{Status, Verb};
 use domain::id::address::Layout;
 use domain::ledger::entry::DeleteBegun;
 use domain::ledger::{Json, Kind, Proposal, Refusal};
 use domain::task::{Priority, State, Task, TaskRow};
-use domain::time::Timestamp;
 use futures_util::FutureExt as _;
 
 use super::harness::*;
-use crate::clock::Clock;
 use crate::project::{Heard, IssueError, NoteError};
 use crate::recorder::Work;
 
@@ -101,8 +98,7 @@ async fn an_unanswered_command_times_out_within_a_second() {
 #[tokio::test(start_paused = true)]
 async fn a_deadline_does_not_wait_for_a_quiet_moment() {
     let slow = Duration::from_millis(100);
-    let store = Memory::with_faults(1, Faults { latency: slow..=slow, ..Faults::default() });
-    let node = Node::on(store, Clock::starting_at(Timestamp::from_secs(1_800_000_000))).await;
+    let node = Node::slow(slow).await;
     let mut worker = node.connect(AGENT, "w1");
     let mut others = tokio::task::JoinSet::new();
     for _ in 0..3 {
