@@ -28,4 +28,5 @@ mod supervisor;
 
 pub use clock::Clock;
 pub use directory::Directory;
-pub use mesh::{Mesh, MeshConfig, NotDeleted};
+pub use mesh::{Mesh, MeshConfig};
+pub use recorder::Deletions;

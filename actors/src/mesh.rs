@@ -9,9 +9,8 @@ use cql::Store;
 use cql::stats::Counter;
 use cql::tasks::Tasks;
 use domain::command::{Command, Draft};
-use domain::engine::Engine;
 use domain::id::address::{Layout, Shard, TaskKey};
-use domain::id::{AgentId, NodeId, ProjectId};
+use domain::id::{AgentId, EventId, NodeId, ProjectId};
 use domain::ledger::{Proposal, Terms};
 use domain::secret::MasterSecret;
 use domain::wire::CloseCode;
@@ -27,7 +26,7 @@ use crate::directory::Directory;
 use crate::lost;
 use crate::presence::{Presence, PresenceConfig};
 use crate::project::{IssueError, NoteError, ProjectHandle, wake_open_projects};
-use crate::recorder::{Batch, Recorders, Wiring, Work};
+use crate::recorder::{Batch, Deletions, Recorders, Wiring, Work};
 use crate::session::SessionFacts;
 use crate::session::polled::PolledSessions;
 use crate::supervisor::{Arguments, NodeSupervisor, ProjectWiring, Projects, SupervisorMessage};
@@ -66,11 +65,6 @@ pub struct StartError(#[from] SpawnErr);
 #[derive(Debug, thiserror::Error)]
 #[error("project is not available")]
 pub struct Unreachable;
-
-/// Some tasks may not be deleted, because their recorder or the store does not answer; trying again is safe.
-#[derive(Debug, thiserror::Error)]
-#[error("tasks not deleted")]
-pub struct NotDeleted;
 
 #[derive(Clone)]
 pub struct Mesh(Arc<Inner>);
@@ -227,35 +221,34 @@ impl Mesh {
         self.project(project).await.map_err(|Unreachable| NoteError::Unavailable)?.note(proposal).await
     }
 
-    /// Deletes tasks, each through the recorder that is its one writer. Returns how many were visible until now:
-    /// of two deletions at once only one counts a task (contract D31).
+    /// Deletes tasks, each through the recorder that is its one writer. Of two deletions at once only one counts a
+    /// task (contract D31); what failed may be tried again under the same id, a task named once.
     pub async fn delete_tasks(
         &self,
         project: ProjectId,
-        tasks: impl IntoIterator<Item = (Engine, String)>,
-    ) -> Result<u64, NotDeleted> {
+        deletion: EventId,
+        tasks: impl IntoIterator<Item = TaskKey>,
+    ) -> Deletions {
         let recorders = &self.0.recorders;
         let mut shares: Vec<Vec<TaskKey>> = vec![Vec::new(); recorders.count()];
-        for (engine, task_id) in tasks {
-            let key = TaskKey::new(engine, &task_id);
+        for key in tasks {
             shares[recorders.of(Shard::of_key(project, key))].push(key);
         }
         let mut answers = Vec::with_capacity(shares.len());
         for (recorder, keys) in shares.into_iter().enumerate().filter(|(_, keys)| !keys.is_empty()) {
             let (reply, answer) = oneshot::channel();
-            if !recorders.send(recorder, Batch { project, work: Work::Deletions { keys, reply } }).await {
-                return Err(NotDeleted);
-            }
-            answers.push(answer);
+            let work = Work::Deletions { keys: keys.clone(), deletion, reply };
+            recorders.send(recorder, Batch { project, work }).await;
+            answers.push((keys, answer));
         }
-        let (mut hidden, mut failed) = (0, 0);
-        for answer in answers {
+        let mut all = Deletions::default();
+        for (keys, answer) in answers {
             // A recorder that ended took the reply with it.
-            let deletions = answer.await.map_err(|_| NotDeleted)?;
-            hidden += deletions.hidden;
-            failed += deletions.failed;
+            let some = answer.await.unwrap_or(Deletions { hidden: 0, failed: keys });
+            all.hidden += some.hidden;
+            all.failed.extend(some.failed);
         }
-        if failed == 0 { Ok(hidden) } else { Err(NotDeleted) }
+        all
     }
 
     /// A session stands in the directory: its project may have something for it.

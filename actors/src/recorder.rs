@@ -25,7 +25,8 @@ use tokio::sync::Mutex;
 
 pub(crate) use ack::{Ack, AckSink, Acks, Tally, Ticket};
 use counters::Counters;
-pub(crate) use inbox::{Batch, Deletions, Inbox, Item, Recorders, Seen, Work};
+pub use inbox::Deletions;
+pub(crate) use inbox::{Batch, Inbox, Item, Recorders, Seen, Work};
 use marks::Marks;
 use memory::Memory;
 use round::Round;

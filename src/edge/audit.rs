@@ -57,11 +57,10 @@ pub async fn note(app: &App, chain: ProjectId, doer: Doer, kind: Kind) {
     }
 }
 
-/// Notes something that must stand in the chain before it is done; a limit can refuse it.
-pub async fn try_note(app: &App, chain: ProjectId, doer: Doer, kind: Kind) -> ApiResult<()> {
+/// Notes something that must stand in the chain before it is done; a limit can refuse it. Returns the entry's seq.
+pub async fn try_note(app: &App, chain: ProjectId, doer: Doer, kind: Kind) -> ApiResult<u64> {
     let proposal = Proposal { actor: doer.actor, source: doer.source, kind };
-    app.mesh.note(chain, proposal).await?;
-    Ok(())
+    Ok(app.mesh.note(chain, proposal).await?)
 }
 
 /// A login that failed, or with no reason succeeded.

@@ -5,11 +5,13 @@
 //! column   what `fields` can name, and a row's cells
 //! view     answers, and the schema of a task
 //! export   csv, ndjson and xlsx, page by page, as fast as the client reads
-//! delete   bulk-delete
+//! delete   bulk-delete: what a request may say
+//! deletion what it then does
 //! ```
 
 mod column;
 mod delete;
+mod deletion;
 mod export;
 mod query;
 mod view;

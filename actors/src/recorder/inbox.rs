@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::DashMap;
-use domain::id::ProjectId;
 use domain::id::address::{Shard, TaskKey};
+use domain::id::{EventId, ProjectId};
 use domain::task::Sighting;
 use domain::time::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -44,8 +44,8 @@ pub(crate) enum Work {
         since: Instant,
         items: Vec<Item>,
     },
-    /// An operator deletes tasks.
-    Deletions { keys: Vec<TaskKey>, reply: oneshot::Sender<Deletions> },
+    /// An operator deletes tasks. One deletion has one id, however often it is tried.
+    Deletions { keys: Vec<TaskKey>, deletion: EventId, reply: oneshot::Sender<Deletions> },
     /// Started tasks whose worker is gone, if nothing was heard of them since they were looked at.
     Lost { tasks: Vec<(TaskKey, Timestamp)> },
     /// A command of ours put a task on a queue for later.
@@ -53,12 +53,12 @@ pub(crate) enum Work {
 }
 
 /// What became of deletions, once it is durable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Deletions {
-    /// Tasks that were visible and are hidden now.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Deletions {
+    /// Tasks that were visible and that this deletion has hidden.
     pub hidden: u64,
-    /// Tasks of which nobody can say.
-    pub failed: u64,
+    /// Tasks of which nobody can say. Tried again under the same id, each is still counted once.
+    pub failed: Vec<TaskKey>,
 }
 
 /// One event and what its fate is counted for.

@@ -80,7 +80,7 @@ enum Waiting {
         since: Instant,
         taken: Vec<Taken>,
     },
-    /// Each task spoken of, and whether this round hides it.
+    /// Each task spoken of, and whether its deletion hides it.
     Deleter(oneshot::Sender<Deletions>, Vec<(Key, bool)>),
 }
 
@@ -119,8 +119,8 @@ impl<'a> Round<'a> {
                     let taken = items.into_iter().map(|item| self.take(project, item)).collect();
                     waiting.push(Waiting::Session { sink, since, taken });
                 }
-                Work::Deletions { keys, reply } => {
-                    let delete = |key| ((project, key), self.delete((project, key)));
+                Work::Deletions { keys, deletion, reply } => {
+                    let delete = |key| ((project, key), self.delete((project, key), deletion));
                     waiting.push(Waiting::Deleter(reply, keys.into_iter().map(delete).collect()));
                 }
                 Work::Lost { tasks } => {
@@ -163,7 +163,7 @@ impl<'a> Round<'a> {
         let mut deletions = Deletions::default();
         for (key, hidden) in keys {
             if self.failed.contains(key) {
-                deletions.failed += 1;
+                deletions.failed.push(key.1);
             } else {
                 deletions.hidden += u64::from(*hidden);
             }
@@ -238,16 +238,20 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Hides a task. Returns whether it was visible: a task that is not durable yet was not.
-    fn delete(&mut self, key: Key) -> bool {
+    /// Hides a task. Returns whether it was visible until this deletion, also when an earlier try of it has hidden
+    /// the task and nobody could say: a task that is not durable yet was not visible.
+    fn delete(&mut self, key: Key, deletion: EventId) -> bool {
         let Some(task) = self.memory.touch(&key, self.now) else { return false };
+        if task.reports().iter().any(|report| report.id() == deletion) {
+            return true;
+        }
         let before = Contribution::of(task);
         if before.header().hidden {
             return false;
         }
         // What an agent's fast clock dated to the future is deleted too (contract D31: at once).
         let newest = task.reports().last().map_or(self.now, Report::occurred_at);
-        let report = Report::deleted(EventId::mint(self.now), newest.max(self.now));
+        let report = Report::deleted(deletion, newest.max(self.now));
         if !task.record(report, self.now).is_write() {
             return false;
         }

@@ -1,22 +1,17 @@
 //! Bulk deletion (contract D10, D24, D31, M58 to M69): by ids, or by a filter without a limit.
 //!
-//! The ledger hears of it first, which also counts it against the limit; then the tasks go, page by page,
-//! each through its recorder; then the ledger hears how many there were.
+//! The ledger hears of it first, which also counts it against the limit; the rest is [`Deletion`]'s.
 
-use actors::NotDeleted;
 use axum::Json;
 use axum::extract::State;
-use domain::engine::Engine;
-use domain::id::ProjectId;
-use domain::ledger::entry::{DeleteBegun, Deleted};
+use domain::ledger::entry::DeleteBegun;
 use domain::ledger::{Json as Stored, Kind};
 use domain::task::{Filter, Priority, State as TaskState};
 use domain::time::Timestamp;
-use futures_util::future::try_join_all;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use uuid::Uuid;
 
+use super::deletion::{Deletion, Doomed};
 use super::query::{TEXT_MAX, priorities, state};
 use crate::edge::app::App;
 use crate::edge::audit::{self, Doer};
@@ -29,10 +24,6 @@ use crate::edge::words;
 
 /// Tasks that one request may name (contract M62).
 const IDS_MAX: usize = 1000;
-/// Tasks deleted in one go by a filter.
-const PAGE: usize = 500;
-/// Ids looked up at once.
-const LOOKUPS_MAX: usize = 16;
 
 /// Either `task_ids`, or one or more filters.
 #[derive(Debug, utoipa::ToSchema)]
@@ -61,14 +52,7 @@ struct BulkDelete {
     filter_until: Option<String>,
 }
 
-/// What is to be deleted.
-#[derive(Debug)]
-pub(super) enum Deletion {
-    Named(Vec<String>),
-    Filtered(Filter),
-}
-
-impl FromFields for Deletion {
+impl FromFields for Doomed {
     fn from_fields(fields: &mut Fields) -> Option<Self> {
         const FILTERS: [&str; 8] = [
             "filter_state",
@@ -116,7 +100,7 @@ fn filter(fields: &mut Fields) -> Filter {
     }
 }
 
-impl Deletion {
+impl Doomed {
     /// What the ledger keeps of it.
     fn noted(&self) -> Value {
         match self {
@@ -156,62 +140,16 @@ pub(super) struct DeletedView {
 pub(super) async fn bulk_delete(
     State(app): State<App>,
     scope: ProjectScope,
-    Body(deletion): Body<Deletion>,
+    Body(doomed): Body<Doomed>,
 ) -> ApiResult<Json<DeletedView>> {
     let (project, doer) = (scope.project_id, Doer::from(&scope.caller));
-    let (id, filter) = (domain::id::uuid_v7(app.clock.now(), domain::id::random()), deletion.noted());
-    let begun = DeleteBegun { deletion: id, filter: Stored::from(&filter) };
-    audit::try_note(&app, project, doer.clone(), Kind::DeleteBegun(begun)).await?;
+    let id = domain::id::uuid_v7(app.clock.now(), domain::id::random());
+    let filter = Stored::from(&doomed.noted());
+    let kind = Kind::DeleteBegun(DeleteBegun { deletion: id, filter: filter.clone() });
+    let begun = audit::try_note(&app, project, doer.clone(), kind).await?;
+    let deletion = Deletion { app, project, id, doer, filter, begun };
     // A client that goes away does not stop it half-way, nor keep its end out of the ledger.
-    let work = tokio::spawn(async move { finish(&app, project, deletion, doer, (id, filter)).await });
+    let work = tokio::spawn(deletion.run(doomed));
     let deleted_count = work.await.map_err(|error| ApiError::Internal(Box::new(error)))??;
     Ok(Json(DeletedView { deleted_count }))
-}
-
-async fn finish(
-    app: &App,
-    project: ProjectId,
-    deletion: Deletion,
-    doer: Doer,
-    (id, filter): (Uuid, Value),
-) -> ApiResult<u64> {
-    let mut count = 0;
-    let outcome = match deletion {
-        Deletion::Named(ids) => named(app, project, &ids, &mut count).await,
-        Deletion::Filtered(filter) => filtered(app, project, &filter, &mut count).await,
-    };
-    let deleted = Deleted { deletion: id, filter: Stored::from(&filter), count };
-    audit::note(app, project, doer, Kind::Deleted(deleted)).await;
-    outcome.map(|()| count)
-}
-
-async fn named(app: &App, project: ProjectId, ids: &[String], count: &mut u64) -> ApiResult<()> {
-    let mut keys = Vec::new();
-    for some in ids.chunks(LOOKUPS_MAX) {
-        let found = try_join_all(some.iter().map(|id| app.mesh.tasks().named(project, id))).await?;
-        keys.extend(found.iter().flatten().map(|task| (task.engine(), task.task_id().to_owned())));
-    }
-    *count += delete(app, project, keys).await?;
-    Ok(())
-}
-
-async fn filtered(app: &App, project: ProjectId, filter: &Filter, count: &mut u64) -> ApiResult<()> {
-    let mut after = None;
-    loop {
-        let page = app.mesh.tasks().list(project, filter, after, PAGE, app.clock.now()).await?;
-        let keys = page.rows.into_iter().map(|row| (row.engine, row.task_id)).collect();
-        *count += delete(app, project, keys).await?;
-        // Newer tasks stand above the walk, so it ends.
-        after = page.next;
-        if after.is_none() {
-            return Ok(());
-        }
-    }
-}
-
-async fn delete(app: &App, project: ProjectId, tasks: Vec<(Engine, String)>) -> ApiResult<u64> {
-    app.mesh.delete_tasks(project, tasks).await.map_err(|NotDeleted| ApiError::Unavailable {
-        code: "store_unavailable",
-        message: "some tasks may not be deleted; try again",
-    })
 }

@@ -1,6 +1,10 @@
 //! Bulk deletion: exact counts, gone from every read, noted in the ledger, limited.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
+use cql::engine::memory::Faults;
+use domain::ledger::Kind;
 use serde_json::{Value, json};
 
 use super::node::Answer;
@@ -121,4 +125,58 @@ async fn the_eleventh_deletion_in_a_minute_waits() {
     assert_eq!((left(&world).await, entries(&world).await.len()), (1, 20));
     tokio::time::advance(std::time::Duration::from_secs(wait)).await;
     assert_eq!(delete(&world, json!({ "filter_queue": "q" })).await.json(), json!({ "deleted_count": 1 }));
+}
+
+/// The counts of the deletions that the ledger knows the end of.
+async fn ends(world: &World) -> Vec<u64> {
+    let entries = cql::ledger::entries::tail(world.node.app.store.as_ref(), world.project.id, 1, 1000).await.unwrap();
+    let kinds = entries.iter().map(|sealed| domain::ledger::Entry::decode(&sealed.bytes).unwrap().kind);
+    kinds.filter_map(|kind| if let Kind::Deleted(end) = kind { Some(end.count) } else { None }).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_now_and_then_neither_ends_a_deletion_nor_counts_twice() {
+    const NAMES: usize = 60;
+    let world = World::make().await;
+    for n in 0..NAMES * 4 {
+        let data = json!({ "task_name": format!("n{}", n % NAMES), "queue": "q" });
+        world.task(&format!("t{n}"), &[("task.received", 1000, data)]).await;
+    }
+    for n in 0..NAMES {
+        let faults = Faults { read_failed: 0.02, commit_failed: 0.2, commit_unknown: 0.4, ..Faults::default() };
+        world.node.memory.set_faults(faults);
+        let answer = loop {
+            let answer = delete(&world, json!({ "filter_name": format!("n{n}") })).await;
+            // Below the limit; what is refused was not noted as begun.
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            if ![StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS].contains(&answer.status) {
+                break answer;
+            }
+        };
+        world.node.memory.set_faults(Faults::default());
+        assert_eq!((answer.status, answer.json()), (StatusCode::OK, json!({ "deleted_count": 4 })), "{}", answer.text);
+        assert_eq!((left(&world).await, ends(&world).await), ((NAMES - n - 1) as u64 * 4, vec![4; n + 1]));
+    }
+    let injected = world.node.memory.injected();
+    assert!(injected.commit_failed > 0 && injected.unknown_applied > 0 && injected.unknown_later > 0, "{injected:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_gone_ends_a_deletion_and_what_it_did_is_counted() {
+    let world = world(3000).await;
+    let latency = Duration::from_millis(10)..=Duration::from_millis(10);
+    let slow = Faults { latency, ..Faults::default() };
+    world.node.memory.set_faults(slow.clone());
+    let (answer, ()) = tokio::join!(delete(&world, json!({ "filter_queue": "q" })), async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        world.node.memory.set_faults(Faults { read_failed: 1.0, commit_failed: 1.0, ..slow });
+        tokio::time::sleep(Duration::from_secs(50)).await;
+        world.node.memory.set_faults(Faults::default());
+    });
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.text);
+    let first = ends(&world).await;
+    let (done, left) = (first.iter().sum::<u64>(), left(&world).await);
+    assert!(first.len() == 1 && done > 0 && left > 0 && done + left == 3000, "{first:?}, {left} left");
+    let rest = delete(&world, json!({ "filter_queue": "q" })).await;
+    assert_eq!(rest.json(), json!({ "deleted_count": left }));
 }

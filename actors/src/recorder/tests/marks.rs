@@ -60,7 +60,11 @@ impl Home {
                 assert!(self.recorders.send(0, self.whole(sighting(task, kind, queue, after))).await);
                 return;
             }
-            Step::Delete(task) => Work::Deletions { keys: vec![key(task)], reply: tokio::sync::oneshot::channel().0 },
+            Step::Delete(task) => Work::Deletions {
+                keys: vec![key(task)],
+                deletion: EventId::mint(NOW),
+                reply: tokio::sync::oneshot::channel().0,
+            },
             Step::Lose(task) => {
                 let row = tasks.detail(PROJECT, Engine::Celery, &format!("task-{task}")).await;
                 let Ok(Some(row)) = row else { return };
