@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use scylla::client::session::Session;
 use scylla::errors::{
-    DbError, ExecutionError, IntoRowsResultError, RequestAttemptError, RowsError, SchemaAgreementError,
+    DbError, ExecutionError, IntoRowsResultError, PrepareError, RequestAttemptError, RowsError, SchemaAgreementError,
     UseKeyspaceError,
 };
+use scylla::response::query_result::QueryResult;
+use scylla::serialize::row::SerializeRow;
 use scylla::statement::unprepared::Statement;
 use scylla::value::{CqlValue, Row as CqlRow};
 use sha2::{Digest as _, Sha256};
@@ -28,6 +30,8 @@ const CLAIM_SECONDS: i32 = 90;
 const WAIT_AT_MOST: Duration = Duration::from_secs(600);
 /// A keyspace that was created can be used after this.
 const USABLE_WITHIN: Duration = Duration::from_secs(20);
+/// How long a statement is tried again whose connection broke.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(200);
 
 /// Why keyspace and tables are not as they should be.
@@ -176,9 +180,24 @@ impl Schema<'_> {
     async fn define(&self, text: &str) -> Result<(), SchemaError> {
         let mut statement = Statement::new(text);
         statement.set_request_timeout(Some(Duration::from_secs(60)));
-        self.session.query_unpaged(statement, ()).await?;
+        self.ask(statement, ()).await?;
         self.session.await_schema_agreement().await?;
         Ok(())
+    }
+
+    /// Runs a statement that can be run again. A node that pauses while it makes tables loses its connections.
+    async fn ask(
+        &self,
+        statement: impl Into<Statement>,
+        values: impl SerializeRow,
+    ) -> Result<QueryResult, SchemaError> {
+        let (statement, deadline) = (statement.into(), Instant::now() + ANSWERED_WITHIN);
+        loop {
+            match self.session.query_unpaged(statement.clone(), &values).await {
+                Err(error) if is_silence(&error) && Instant::now() < deadline => sleep(POLL).await,
+                answer => return Ok(answer?),
+            }
+        }
     }
 
     async fn apply_once(&self, name: &'static str, text: &str) -> Result<(), SchemaError> {
@@ -235,20 +254,31 @@ impl Schema<'_> {
         let text = format!(
             "UPDATE schema_migrations {ttl}SET digest = ?, owner = ?, state = '{state}' WHERE name = ? IF owner = ?"
         );
-        self.session.query_unpaged(text, (digest, owner, name, owner)).await?;
+        self.ask(text, (digest, owner, name, owner)).await?;
         Ok(())
     }
 
     async fn exists(&self, table: &str, key: &[(&str, &str)]) -> Result<bool, SchemaError> {
         let conditions: Vec<_> = key.iter().map(|(column, value)| format!("{column} = '{value}'")).collect();
         let text = format!("SELECT keyspace_name FROM {table} WHERE {}", conditions.join(" AND "));
-        Ok(self.session.query_unpaged(text, ()).await?.into_rows_result()?.rows_num() > 0)
+        Ok(self.ask(text, ()).await?.into_rows_result()?.rows_num() > 0)
     }
 }
 
 /// Whether a node says that it has no such keyspace.
 fn is_missing(error: &UseKeyspaceError) -> bool {
     matches!(error, UseKeyspaceError::RequestError(RequestAttemptError::DbError(DbError::Invalid, _)))
+}
+
+/// Whether no node has said anything.
+fn is_silence(error: &ExecutionError) -> bool {
+    matches!(
+        error,
+        ExecutionError::ConnectionPoolError(_)
+            | ExecutionError::PrepareError(PrepareError::ConnectionPoolError(_))
+            | ExecutionError::RequestTimeout(_)
+            | ExecutionError::LastAttemptError(RequestAttemptError::BrokenConnectionError(_))
+    )
 }
 
 #[derive(Clone, Copy)]
