@@ -36,7 +36,10 @@ def pytest_runtest_makereport(item, call):
     outcome = yield
     report = outcome.get_result()
     if report.failed:
-        for value in getattr(item, "funcargs", {}).values():
+        values = list(getattr(item, "funcargs", {}).values())
+        # A scene is a tuple of what it is made of.
+        values += [part for value in values if isinstance(value, tuple) for part in value]
+        for value in values:
             if isinstance(value, Server):
                 report.sections.append(("server log, its end", value.log()[-3000:]))
 
