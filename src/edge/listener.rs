@@ -14,6 +14,11 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// Bytes asked of a socket at once. So many stay with a connection whose reader does not take them.
 const PIECE: usize = 16 << 10;
+/// A reader that asks for no more than this is a WebSocket.
+pub const SMALL: usize = 512;
+/// What a WebSocket gets of a new piece: no more than a frame's header can have. It makes room for a frame on top of what it
+/// holds of it by then, and keeps that room.
+const HEADER: usize = 14;
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; PIECE].into());
@@ -72,7 +77,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Pieces<S> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut piece = ReadBuf::new(scratch);
             ready!(Pin::new(socket).poll_read(context, &mut piece))?;
-            let (now, later) = piece.filled().split_at(piece.filled().len().min(into.remaining()));
+            let most = if into.remaining() <= SMALL { HEADER } else { PIECE };
+            let (now, later) = piece.filled().split_at(piece.filled().len().min(into.remaining()).min(most));
             into.put_slice(now);
             *rest = Bytes::copy_from_slice(later);
             Poll::Ready(Ok(()))
@@ -156,5 +162,18 @@ mod tests {
         assert_eq!(pieces.rest.len(), 400);
         assert_eq!(pieces.read(&mut buffer).await.unwrap(), 400);
         assert!(pieces.rest.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_websocket_reads_a_header_first() {
+        let (mut near, far) = tokio::io::duplex(PIECE);
+        let mut pieces = Pieces::new(far);
+        near.write_all(&[7; 1000]).await.unwrap();
+        let mut buffer = [0; SMALL];
+        let mut lengths = Vec::new();
+        while lengths.iter().sum::<usize>() < 1000 {
+            lengths.push(pieces.read(&mut buffer).await.unwrap());
+        }
+        assert_eq!(lengths, [HEADER, SMALL, 1000 - HEADER - SMALL]);
     }
 }

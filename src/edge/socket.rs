@@ -22,6 +22,7 @@ use utoipa_axum::router::OpenApiRouter;
 use super::app::App;
 use super::auth::{Client, bearer};
 use super::error::ApiResult;
+use super::listener;
 use super::route::Route;
 
 /// How long an agent may take to say hello.
@@ -30,8 +31,8 @@ const HELLO_PATIENCE: Duration = Duration::from_secs(10);
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// Agents warn when the brain's major and minor version differ from their own.
 pub const BRAIN_VERSION: &str = "1.13.0";
-/// Each idle session holds this much. What is read at once is larger: see [`super::listener`].
-const READ_BUFFER: usize = 512;
+/// What the WebSocket reads at once. What the connection reads is larger: see [`listener`].
+const READ_BUFFER: usize = listener::SMALL;
 /// Frames up to here are read and refused with 4400; larger ones end the connection with 1009.
 const MESSAGE_MAX: usize = 2 * FRAME_BYTES_MAX;
 
@@ -50,7 +51,7 @@ async fn connect(
     let upgrade = upgrade.read_buffer_size(READ_BUFFER).max_message_size(MESSAGE_MAX).max_frame_size(MESSAGE_MAX);
     Ok(upgrade.on_upgrade(async move |socket| {
         let sessions = app.mesh.sessions().clone();
-        let connecting = Box::new(Connecting { app, client, parts, socket: AgentSocket { socket, too_big: false } });
+        let connecting = Box::new(Connecting { app, client, parts, socket: AgentSocket::new(socket) });
         // A task of its own: a session lives for days, and what the upgrade needed goes with its task.
         sessions.spawn(serve(connecting));
     }))
@@ -153,9 +154,34 @@ struct AgentSocket {
     socket: WebSocket,
     /// The connection ended because of a message beyond [`MESSAGE_MAX`].
     too_big: bool,
+    /// There was no frame when one was looked for last.
+    idle: bool,
+    /// The frame that came to an idle session, until the next is looked for. It fills the buffer that it was read into,
+    /// and a full buffer that somebody holds is let go: an idle session has none.
+    held: Option<Bytes>,
 }
 
 impl AgentSocket {
+    fn new(socket: WebSocket) -> Self {
+        Self { socket, too_big: false, idle: true, held: None }
+    }
+
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            return match Pin::new(&mut self.socket).poll_next(context) {
+                Poll::Ready(Some(Ok(Message::Binary(bytes)))) => Poll::Ready(Some(bytes)),
+                Poll::Ready(Some(Ok(Message::Text(text)))) => Poll::Ready(Some(text.into())),
+                Poll::Ready(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => continue,
+                Poll::Ready(Some(Ok(Message::Close(_))) | None) => Poll::Ready(None),
+                Poll::Ready(Some(Err(error))) => {
+                    self.too_big |= is_capacity(&error);
+                    Poll::Ready(None)
+                }
+                Poll::Pending => Poll::Pending,
+            };
+        }
+    }
+
     /// Says why the connection ends; `session` is whose it was, if it came to one.
     async fn close(mut self, session: Option<(AgentId, SessionId)>, code: CloseCode) {
         let code = if self.too_big { CloseCode::TooBig } else { code };
@@ -178,19 +204,13 @@ impl Stream for AgentSocket {
     type Item = Bytes;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        loop {
-            return match Pin::new(&mut self.socket).poll_next(context) {
-                Poll::Ready(Some(Ok(Message::Binary(bytes)))) => Poll::Ready(Some(bytes)),
-                Poll::Ready(Some(Ok(Message::Text(text)))) => Poll::Ready(Some(text.into())),
-                Poll::Ready(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => continue,
-                Poll::Ready(Some(Ok(Message::Close(_))) | None) => Poll::Ready(None),
-                Poll::Ready(Some(Err(error))) => {
-                    self.too_big |= is_capacity(&error);
-                    Poll::Ready(None)
-                }
-                Poll::Pending => Poll::Pending,
-            };
-        }
+        let frame = self.poll_frame(context);
+        self.held = match &frame {
+            Poll::Ready(Some(bytes)) if self.idle => Some(bytes.clone()),
+            Poll::Ready(_) | Poll::Pending => None,
+        };
+        self.idle = frame.is_pending();
+        frame
     }
 }
 
