@@ -1,5 +1,5 @@
 //! The listening socket. Its connections read in large pieces while bytes come in crowds and keep nothing while they do not,
-//! so that a WebSocket above needs a small buffer only, which it holds all its life.
+//! so that a WebSocket above needs a small buffer only, and none while it is idle.
 
 use std::cell::RefCell;
 use std::io;
