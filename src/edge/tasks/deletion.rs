@@ -19,6 +19,7 @@ use domain::ledger::{Entry, Json as Stored, Kind, Proposal};
 use domain::task::Filter;
 use futures_util::future::try_join_all;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::edge::app::App;
@@ -70,6 +71,10 @@ impl Deletion {
         outcome.map(|()| count)
     }
 
+    fn patience(&self) -> Patience {
+        Patience { until: Instant::now() + PATIENCE, pause: PAUSE_FIRST, drain: self.app.mesh.drain() }
+    }
+
     async fn named(&self, ids: &[String], count: &mut u64) -> ApiResult<()> {
         // Both of a task's ids may be given.
         let mut keys = HashSet::new();
@@ -95,7 +100,7 @@ impl Deletion {
     }
 
     async fn found(&self, ids: &[String]) -> Result<Vec<TaskKey>, StoreError> {
-        let mut patience = Patience::new();
+        let mut patience = self.patience();
         loop {
             match try_join_all(ids.iter().map(|id| self.app.mesh.tasks().named(self.project, id))).await {
                 Err(StoreError::Unavailable(_)) if patience.wait().await => {}
@@ -108,7 +113,7 @@ impl Deletion {
     }
 
     async fn page(&self, filter: &Filter, after: Option<TaskId>) -> Result<TaskPage, StoreError> {
-        let mut patience = Patience::new();
+        let mut patience = self.patience();
         loop {
             match self.app.mesh.tasks().list(self.project, filter, after, PAGE, self.app.clock.now()).await {
                 Err(StoreError::Unavailable(_)) if patience.wait().await => {}
@@ -118,7 +123,7 @@ impl Deletion {
     }
 
     async fn hide(&self, mut keys: Vec<TaskKey>, count: &mut u64) -> ApiResult<()> {
-        let mut patience = Patience::new();
+        let mut patience = self.patience();
         loop {
             let Deletions { hidden, failed } =
                 self.app.mesh.delete_tasks(self.project, EventId::from_uuid(self.id), keys).await;
@@ -139,7 +144,7 @@ impl Deletion {
         let Doer { actor, source } = self.doer.clone();
         let proposal = Proposal { actor, source, kind: Kind::Deleted(deleted) };
         let note = || self.app.mesh.note(self.project, proposal.clone());
-        let mut patience = Patience::new();
+        let mut patience = self.patience();
         let mut noted = note().await.map(drop);
         while noted.is_err() && patience.wait().await {
             // It may be there although nobody said so.
@@ -172,20 +177,18 @@ impl Deletion {
 struct Patience {
     until: Instant,
     pause: Duration,
+    /// The node goes down.
+    drain: CancellationToken,
 }
 
 impl Patience {
-    fn new() -> Self {
-        Self { until: Instant::now() + PATIENCE, pause: PAUSE_FIRST }
-    }
-
-    /// Waits before the next try. False, at once: it took long enough.
+    /// Waits before the next try. False, at once: it took long enough, or the node goes down.
     async fn wait(&mut self) -> bool {
         if Instant::now() >= self.until {
             return false;
         }
-        sleep(self.pause).await;
+        let is_down = self.drain.run_until_cancelled(sleep(self.pause)).await.is_none();
         self.pause = (self.pause * 2).min(PAUSE_MAX);
-        true
+        !is_down
     }
 }
