@@ -25,10 +25,11 @@ run ingest swarm --agents 8 --duration "$seconds"
 half=$(part_of "$(figure ingest 'acked events per second')" 0.5)
 run ingest-half swarm --agents 8 --duration "$brief" --rate "$half"
 run ingest-batched swarm --agents 8 --duration "$brief" --events-per-frame 200
-run commands-1 commands --agents 4 --concurrency 1 --count "$requests"
-run commands-32 commands --agents 64 --concurrency 32 --count $((requests * 20)) --wait
+run commands-1 commands --agents 4 --concurrency 1 --count "$requests" --wait-in-post
+run commands-32 commands --agents 64 --concurrency 32 --count $((requests * 20)) --wait-in-post
+run commands-32-waited commands --agents 64 --concurrency 32 --count $((requests * 20)) --wait
 run commands-32-polled commands --agents 64 --concurrency 32 --count $((requests * 20)) --poll-ms 5
-run commands-beside commands --agents 4 --concurrency 1 --count "$requests" --with-rate "$half"
+run commands-beside commands --agents 4 --concurrency 1 --count "$requests" --wait-in-post --with-rate "$half"
 stored=$(part_of "$(figure ingest-batched 'tasks in the project')" 1)
 if [ "$stored" -lt "$tasks" ]; then
     # Of 32 tasks one has six events, the others have three.

@@ -1,9 +1,10 @@
-"""GET of a command with `wait`: the answer comes with the outcome, or as things stand after that time."""
+"""`wait`, of a GET or of the POST that issues: the answer comes with the outcome, or as things stand after that time."""
 
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from urllib.parse import urlsplit
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from conftest import login
 from harness.agent import Agent
 from harness.client import Project
-from harness.commands import ended, retry
+from harness.commands import ended, new_id, retry
 from harness.wait import eventually
 
 
@@ -53,6 +54,41 @@ def test_a_deadline_is_an_outcome(hasty, hasty_admin):
         command = retry(project, minted.id)
         done, took = waited(project, command["id"], 20)
         assert done["status"] == "timed_out" and 1 < took < 8, took
+
+
+def posted(project, agent_id, wait, expect=202, **more):
+    """The answer to a POST that waits, and how many seconds it took."""
+    body = {"agent_id": agent_id, "engine": "celery", "task_id": new_id(), **more}
+    began = time.monotonic()
+    answer = project.post(f"/commands/retry-task?wait={wait}", body, expect=expect).json()
+    return answer, time.monotonic() - began
+
+
+def test_a_post_answers_with_the_outcome_and_who_repeats_it_hears_the_same(sim, project):
+    agent = sim()
+    task_id, key = new_id(), new_id()
+    with ThreadPoolExecutor(2) as pool:
+        ask = partial(posted, project, agent.minted.id, 20, task_id=task_id, idempotency_key=key)
+        first = pool.submit(ask)
+        frame = agent.next_command()
+        second = pool.submit(ask)
+        time.sleep(1)
+        assert not first.done() and not second.done()
+        agent.answer(frame, "success", {"n": 1})
+        (done, took), (again, _) = first.result(), second.result()
+    assert done["status"] == "succeeded" and done["result"] == {"n": 1} and 0.8 < took < 10, took
+    assert again == done == project.command(done["id"])
+    assert not agent.commands, "sent twice"
+
+
+def test_a_post_answers_after_its_time_and_refuses_other_times(sim, project):
+    agent = sim()
+    now, took = posted(project, agent.minted.id, 1)
+    assert now["status"] == "dispatched" and 0.9 < took < 5, took
+    for wait in ["-1", "31", "1.5", "soon", ""]:
+        before = project.commands()
+        body, _ = posted(project, agent.minted.id, wait, expect=422)
+        assert body["detail"][0]["loc"] == ["query", "wait"] and project.commands() == before
 
 
 @pytest.mark.parametrize("wait", ["-1", "31", "1.5", "soon", ""])

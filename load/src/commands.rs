@@ -42,6 +42,9 @@ pub(crate) struct Commands {
     /// Lets the server answer when the command has ended, instead of looking again and again.
     #[arg(long, conflicts_with = "poll_ms")]
     wait: bool,
+    /// Lets the server answer the POST itself when the command has ended.
+    #[arg(long, conflicts_with_all = ["poll_ms", "wait"])]
+    wait_in_post: bool,
     #[command(flatten)]
     with: WithSwarm,
 }
@@ -53,6 +56,8 @@ enum Look {
     Every(Duration),
     /// By one request that is answered when the command has ended.
     Wait,
+    /// From the answer to the POST, which comes when the command has ended.
+    InPost,
 }
 
 #[derive(Default)]
@@ -77,7 +82,11 @@ pub(crate) async fn run(commands: &Commands) -> Result<String> {
     let (server, own) = (target.usage()?, Usage::of(std::process::id())?);
     let started = Instant::now();
     let mut clients = JoinSet::new();
-    let look = if commands.wait { Look::Wait } else { Look::Every(Duration::from_millis(commands.poll_ms)) };
+    let look = match (commands.wait, commands.wait_in_post) {
+        (_, true) => Look::InPost,
+        (true, false) => Look::Wait,
+        (false, false) => Look::Every(Duration::from_millis(commands.poll_ms)),
+    };
     for client in 0..commands.concurrency {
         let share = commands.count / u64::from(commands.concurrency)
             + u64::from(u64::from(client) < commands.count % u64::from(commands.concurrency));
@@ -107,7 +116,9 @@ pub(crate) async fn run(commands: &Commands) -> Result<String> {
         report.cpu("server", before, after, elapsed, commands.count);
     }
     report.cpu("generator", own, own_after, elapsed, commands.count);
-    report.latency("POST answered", &measured.post);
+    if !commands.wait_in_post {
+        report.latency("POST answered", &measured.post);
+    }
     report.latency("POST to outcome seen", &measured.outcome);
     if let Some(beside) = beside {
         beside.finish(&mut rest, &mut report).await?;
@@ -122,16 +133,18 @@ pub(crate) async fn run(commands: &Commands) -> Result<String> {
 async fn issue(mut rest: Rest, agent: String, count: u64, look: Look) -> Result<Measured> {
     let mut measured = Measured::default();
     let clues = Clues::new(0);
+    let (post, query) = match look {
+        Look::Every(_) => ("/commands/retry-task", ""),
+        Look::Wait => ("/commands/retry-task", "?wait=30"),
+        Look::InPost => ("/commands/retry-task?wait=30", "?wait=30"),
+    };
     for number in 0..count {
         let task_id = clues.task_id(number);
         let request = json!({"agent_id": agent, "engine": "celery", "task_id": task_id, "idempotency_key": task_id});
         let started = Instant::now();
-        let mut command = rest.post("/commands/retry-task", &request, 202).await?;
+        let mut command = rest.post(post, &request, 202).await?;
         measured.post.record(started.elapsed());
-        let mut path = format!("/commands/{}", command["id"].as_str().context("a command without id")?);
-        if let Look::Wait = look {
-            path.push_str("?wait=30");
-        }
+        let path = format!("/commands/{}{query}", command["id"].as_str().context("a command without id")?);
         while !is_over(&command) {
             ensure!(started.elapsed() < GIVE_UP, "{path} has no outcome after {GIVE_UP:?}");
             if let Look::Every(pause) = look

@@ -4,7 +4,7 @@
 //! issue     one handler for every verb: read, look up, one call, one view
 //! resolve   what a body alone does not say: agent, engine, worker, the task's row, a filter's ids
 //! view      answers, and the schema of a command
-//! wait      a request for one command that waits until it has ended
+//! wait      requests that wait until a command has ended
 //! bodies    the bodies of the verbs, for OpenAPI
 //! ```
 
@@ -15,7 +15,7 @@ mod view;
 mod wait;
 
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::State;
 use cql::accounts::Role;
 use cql::ledger::commands;
 use domain::command::{Command, Status};
@@ -38,7 +38,7 @@ use super::words;
 pub(super) use bodies::TaskName;
 use view::{CommandPage, CommandPublic, Page, Viewer};
 pub(super) use wait::WAITS_PER_USER;
-use wait::{WaitParameters, WaitQuery, ended};
+use wait::{WaitParameters, Waiting, ended};
 
 pub const ROUTES: &[Route] = &[
     Route::get("/api/v1/projects/{slug}/commands").member(Role::Viewer, "commands"),
@@ -133,15 +133,14 @@ async fn detail(
     State(app): State<App>,
     scope: ProjectScope,
     PathId(id): PathId<CommandId>,
-    Query(WaitQuery { wait }): Query<WaitQuery>,
-    request: Request,
+    Waiting(wait): Waiting,
 ) -> ApiResult<Json<domain::command::CommandView>> {
     let (scope, command) = match wait {
         None => {
             let command = find(&app, &scope, id).await?;
             (scope, command)
         }
-        Some(wait) => Box::pin(ended(&app, scope, id, wait, request.into_parts().0)).await?,
+        Some(wait) => Box::pin(ended(&app, scope, id, wait)).await?,
     };
     Ok(Json(Viewer::of(&app, &scope, std::slice::from_ref(&command)).await?.show(&command)))
 }

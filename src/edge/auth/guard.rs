@@ -25,7 +25,8 @@ pub async fn guard(app: &App, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     match decide(app, &mut parts).await {
         Ok(()) => next.run(Request::from_parts(parts, body)).await,
-        Err(error) => {
+        Err(refused) => {
+            let error = refused.noted(app).await;
             discard(body).await;
             error.into_response()
         }
@@ -35,23 +36,65 @@ pub async fn guard(app: &App, request: Request, next: Next) -> Response {
 /// Asks again what a request that is under way for some time was let in by: what was taken away meanwhile is so at once.
 /// `None` for a route that is not below a project.
 pub async fn again(app: &App, parts: &mut Parts) -> ApiResult<Option<ProjectScope>> {
-    decide(app, parts).await?;
-    Ok(parts.extensions.remove::<ProjectScope>())
-}
-
-/// What the table says of this request.
-async fn decide(app: &App, parts: &mut Parts) -> ApiResult<()> {
-    let Some(matched) = parts.extensions.get::<MatchedPath>().cloned() else {
-        return Err(ApiError::NotFound("route"));
-    };
-    match find(&parts.method, matched.as_str()) {
-        Found::Route(route) => admit(app, route, parts).await,
-        Found::OtherMethods(allow) => Err(ApiError::MethodNotAllowed { allow }),
-        Found::Nothing => Err(ApiError::Internal(format!("{} has no row in the route table", matched.as_str()).into())),
+    match decide(app, parts).await {
+        Ok(()) => Ok(parts.extensions.remove::<ProjectScope>()),
+        Err(refused) => Err(refused.noted(app).await),
     }
 }
 
-async fn admit(app: &App, route: &Route, parts: &mut Parts) -> ApiResult<()> {
+/// [`again`] for a request that has been done and is not refused any more, so nothing of it is noted.
+pub async fn still(app: &App, parts: &mut Parts) -> Option<ProjectScope> {
+    decide(app, parts).await.ok()?;
+    parts.extensions.remove::<ProjectScope>()
+}
+
+/// Why a request does not get through.
+enum Refused {
+    Error(ApiError),
+    /// A 403, and the caller's standing in the project of the path, if there is one.
+    Denied {
+        route: &'static Route,
+        scope: Option<ProjectScope>,
+        denied: Denied,
+    },
+}
+
+impl From<ApiError> for Refused {
+    fn from(error: ApiError) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl Refused {
+    /// Notes a member's 403 in the project's ledger.
+    async fn noted(self, app: &App) -> ApiError {
+        match self {
+            Self::Error(error) => error,
+            Self::Denied { route, scope, denied } => {
+                if let Some(scope) = &scope {
+                    audit::refused(app, scope, route, &denied).await;
+                }
+                ApiError::Forbidden(denied)
+            }
+        }
+    }
+}
+
+/// What the table says of this request.
+async fn decide(app: &App, parts: &mut Parts) -> Result<(), Refused> {
+    let Some(matched) = parts.extensions.get::<MatchedPath>().cloned() else {
+        return Err(ApiError::NotFound("route").into());
+    };
+    match find(&parts.method, matched.as_str()) {
+        Found::Route(route) => admit(app, route, parts).await,
+        Found::OtherMethods(allow) => Err(ApiError::MethodNotAllowed { allow }.into()),
+        Found::Nothing => {
+            Err(ApiError::Internal(format!("{} has no row in the route table", matched.as_str()).into()).into())
+        }
+    }
+}
+
+async fn admit(app: &App, route: &'static Route, parts: &mut Parts) -> Result<(), Refused> {
     if matches!(route.access, Access::Public | Access::Own) {
         return Ok(());
     }
@@ -63,13 +106,13 @@ async fn admit(app: &App, route: &Route, parts: &mut Parts) -> ApiResult<()> {
     };
     let unfit = unfit(app, parts, route, &caller).or_else(|| bound_elsewhere(route, &caller, project.as_deref()));
     if let Some(denied) = unfit {
-        return refuse(app, route, scope.as_ref(), denied).await;
+        return Err(Refused::Denied { route, scope, denied });
     }
     if route.is_below_project() && scope.is_none() {
-        return Err(ApiError::no_project());
+        return Err(ApiError::no_project().into());
     }
     if let Some(denied) = too_little(route, &caller, scope.as_ref().map(|scope| scope.role)) {
-        return refuse(app, route, scope.as_ref(), denied).await;
+        return Err(Refused::Denied { route, scope, denied });
     }
     if let Some(scope) = scope {
         parts.extensions.insert(scope);
@@ -123,14 +166,6 @@ fn too_little(route: &Route, caller: &Caller, role: Option<Role>) -> Option<Deni
             None
         }
     }
-}
-
-/// A 403, and in the project's ledger its entry if it is a member's.
-async fn refuse(app: &App, route: &Route, scope: Option<&ProjectScope>, denied: Denied) -> ApiResult<()> {
-    if let Some(scope) = scope {
-        audit::refused(app, scope, route, &denied).await;
-    }
-    Err(ApiError::Forbidden(denied))
 }
 
 /// A browser says where a request was made; another site's page is refused even with a right token.

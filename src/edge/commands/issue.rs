@@ -7,12 +7,13 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use cql::ledger::{commands, projection};
 use domain::command::request::{Asked, Request};
-use domain::command::{Command, Draft, Verb};
+use domain::command::{Command, CommandView, Draft, Verb};
 use serde_json::json;
 
 use super::bodies;
 use super::resolve::{self, Known};
 use super::view::{CommandPublic, Viewer};
+use super::wait::{Wait, WaitParameters, Waiting, outcome, seat};
 use crate::edge::app::App;
 use crate::edge::audit::Doer;
 use crate::edge::auth::ProjectScope;
@@ -23,12 +24,20 @@ use crate::edge::openapi::Errors;
 /// Ids that a dry run shows.
 const SHOWN_MAX: usize = 100;
 
-async fn issue(app: &App, scope: &ProjectScope, verb: Verb, body: &[u8]) -> ApiResult<Response> {
+async fn issue(
+    app: &App,
+    scope: &ProjectScope,
+    verb: Verb,
+    body: &[u8],
+    wait: Option<Box<Wait>>,
+) -> ApiResult<Response> {
     let asked = Asked::parse(verb, body).map_err(problems)?;
     let known = Known::look_up(app, scope.project_id, asked.agent).await?;
     let dry_run = matches!(asked.request, Request::BulkRetry { dry_run: true, .. });
+    // Before anything is done, for whoever may not wait is refused.
+    let _seat = wait.as_ref().map(|_| seat(app, scope)).transpose()?;
     if !dry_run && let Some(command) = replayed(app, scope, &asked).await? {
-        return Ok(accepted(app, scope, &known, &command));
+        return Ok(accepted(app, scope, &known, &command, wait).await);
     }
     let resolved = resolve::resolve(app, scope.project_id, &asked, &known).await?;
     if matches!(asked.request, Request::BulkRetry { .. }) && (dry_run || resolved.tasks.is_empty()) {
@@ -37,7 +46,7 @@ async fn issue(app: &App, scope: &ProjectScope, verb: Verb, body: &[u8]) -> ApiR
     }
     let Doer { actor, source } = Doer::from(&scope.caller);
     let command = app.mesh.issue(scope.project_id, Draft::new(asked, actor, source, resolved)).await?;
-    Ok(accepted(app, scope, &known, &command))
+    Ok(accepted(app, scope, &known, &command, wait).await)
 }
 
 /// The command that an equal request with this key made (contract D21). Asked before anything is looked up, for
@@ -52,9 +61,26 @@ async fn replayed(app: &App, scope: &ProjectScope, asked: &Asked) -> ApiResult<O
     Ok(commands::detail(store, scope.project_id, holder.command).await?)
 }
 
-fn accepted(app: &App, scope: &ProjectScope, known: &Known, command: &Command) -> Response {
-    let viewer = Viewer::with(app, scope, known.states());
-    (StatusCode::ACCEPTED, Json(viewer.show(command))).into_response()
+/// The command as it is, or with `wait` as it is after that.
+async fn accepted(
+    app: &App,
+    scope: &ProjectScope,
+    known: &Known,
+    command: &Command,
+    wait: Option<Box<Wait>>,
+) -> Response {
+    let waited = match wait.filter(|_| !command.status.is_terminal()) {
+        Some(wait) => Box::pin(waited(app, scope, command, wait)).await,
+        None => None,
+    };
+    let view = waited.unwrap_or_else(|| Viewer::with(app, scope, known.states()).show(command));
+    (StatusCode::ACCEPTED, Json(view)).into_response()
+}
+
+async fn waited(app: &App, scope: &ProjectScope, command: &Command, wait: Box<Wait>) -> Option<CommandView> {
+    let (scope, command) = outcome(app, scope, command.id, wait).await?;
+    let viewer = Viewer::of(app, &scope, std::slice::from_ref(&command)).await.ok()?;
+    Some(viewer.show(&command))
 }
 
 fn problems(errors: Vec<domain::command::FieldError>) -> ApiError {
@@ -86,14 +112,15 @@ macro_rules! verbs {
     ($($(#[doc = $doc:literal])+ $name:ident, $verb:ident, $path:literal, $body:ident);+ $(;)?) => {$(
         $(#[doc = $doc])+
         #[utoipa::path(post, path = $path, tag = "commands", security(("session" = []), ("api_key" = [])),
-            params(("slug" = String, Path)), request_body = bodies::$body,
-            responses((status = 202, body = CommandPublic, description = "Durable; its outcome follows"), Errors))]
+            params(("slug" = String, Path), WaitParameters), request_body = bodies::$body,
+            responses((status = 202, body = CommandPublic, description = "Durable; its outcome follows, or with `wait` is in it if it came in time"), Errors))]
         pub(super) async fn $name(
             State(app): State<App>,
             scope: ProjectScope,
+            Waiting(wait): Waiting,
             JsonBytes(body): JsonBytes,
         ) -> ApiResult<Response> {
-            issue(&app, &scope, Verb::$verb, &body).await
+            issue(&app, &scope, Verb::$verb, &body, wait).await
         }
     )+};
 }
@@ -119,13 +146,14 @@ verbs! {
 
 /// Retries every task that a filter matches, newest first, in chunks.
 #[utoipa::path(post, path = "/api/v1/projects/{slug}/commands/bulk-retry", tag = "commands",
-    security(("session" = []), ("api_key" = [])), params(("slug" = String, Path)), request_body = bodies::BulkRetry,
+    security(("session" = []), ("api_key" = [])), params(("slug" = String, Path), WaitParameters), request_body = bodies::BulkRetry,
     responses((status = 200, body = bodies::BulkMatch, description = "A dry run, or nothing matches: no command"),
-        (status = 202, body = CommandPublic, description = "Durable; its outcome follows"), Errors))]
+        (status = 202, body = CommandPublic, description = "Durable; its outcome follows, or with `wait` is in it if it came in time"), Errors))]
 pub(super) async fn bulk_retry(
     State(app): State<App>,
     scope: ProjectScope,
+    Waiting(wait): Waiting,
     JsonBytes(body): JsonBytes,
 ) -> ApiResult<Response> {
-    issue(&app, &scope, Verb::BulkRetry, &body).await
+    issue(&app, &scope, Verb::BulkRetry, &body, wait).await
 }

@@ -2,6 +2,7 @@
 
 mod issuing;
 mod listing;
+mod posting;
 mod refusals;
 mod saturated;
 mod traces;
