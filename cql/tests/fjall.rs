@@ -222,3 +222,51 @@ async fn a_session_ends_where_it_is_kept() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
+
+/// Places of tasks that were found nowhere are not looked for again by the writer. Whoever races: no place is taken
+/// twice, and none is given up by two.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_those_who_found_a_place_empty_one_takes_it() {
+    const PLACES: u32 = 3;
+    const TURNS: u32 = 400;
+    let folder = tempfile::tempdir().unwrap();
+    let store = Fjall::open(&FjallConfig::new(folder.path())).unwrap();
+    let place = |n: u32| Key::new(Table::TaskAt, n.to_be_bytes().to_vec(), "place");
+    let racers = (0..8_u32).map(|racer| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            // Taken less given up, by this racer.
+            let mut held = [0_i32; PLACES as usize];
+            for turn in 0..TURNS {
+                let chance = (turn * 8 + racer).wrapping_mul(2_654_435_761) >> 16;
+                let n = chance % PLACES;
+                let mine: Bytes = [racer, turn].map(u32::to_be_bytes).concat().into();
+                let (commit, by) = match store.get(&place(n)).await.unwrap() {
+                    None => (Commit::insert(place(n), mine.clone()), 1),
+                    Some(theirs) => (Commit::remove(place(n), theirs), -1),
+                };
+                // So that what was seen is now and then from before the last group.
+                if chance % 2 == 0 {
+                    tokio::time::sleep(Duration::from_millis(u64::from(chance % 4))).await;
+                }
+                match store.commit_one(commit).await.unwrap() {
+                    Committed::Done => held[n as usize] += by,
+                    Committed::Lost(rows) => assert!(by == -1 || !rows.is_empty(), "lost to nobody"),
+                    Committed::Unknown => panic!("the embedded engine knows"),
+                }
+            }
+            held
+        })
+    });
+    let racers: Vec<_> = racers.collect();
+    let mut held = [0_i32; PLACES as usize];
+    for racer in racers {
+        for (all, one) in held.iter_mut().zip(racer.await.unwrap()) {
+            *all += one;
+        }
+    }
+    for n in 0..PLACES {
+        let is_there = store.get(&place(n)).await.unwrap().is_some();
+        assert_eq!(held[n as usize], i32::from(is_there), "place {n}");
+    }
+}

@@ -6,6 +6,7 @@
 //! queue       what waits for the writer, bounded; events in their time
 //! writer      guards, groups, one sync for each group
 //! recent      rows that every request asks for
+//! absent      keys that were found nowhere
 //! retention   expired rows give their space back
 //! retired     memory of written rows is freed aside
 //! spread      large files are written and freed a little at a time
@@ -14,6 +15,7 @@
 //! Reads go straight to the tree on the caller's thread, except long scans. [`StoreError::Poisoned`] means
 //! that this process cannot go on: wait for it with [`Fjall::poisoned`] and exit.
 
+mod absent;
 mod folder;
 mod layout;
 mod queue;
@@ -35,6 +37,7 @@ use fjall::config::{BlockSizePolicy, CompressionPolicy};
 use fjall::{CompressionType, Database, KeyspaceCreateOptions, Readable as _};
 use tokio::sync::{Semaphore, oneshot};
 
+use self::absent::Absent;
 use self::folder::Folder;
 pub use self::folder::OpenError;
 use self::layout::{Encoded, Space};
@@ -99,6 +102,7 @@ pub struct Fjall {
 struct Inner {
     spaces: Spaces,
     recent: Arc<Recent>,
+    absent: Arc<Absent>,
     queue: Arc<Queue>,
     room: Arc<Semaphore>,
     pulse: Arc<Pulse>,
@@ -131,9 +135,11 @@ impl Fjall {
         let pulse = Arc::new(Pulse::new());
         let (retire, retired) = std::sync::mpsc::channel();
         let recent = Arc::new(Recent::default());
+        let absent = Arc::new(Absent::default());
         let writer = Writer {
             spaces: spaces.clone(),
             recent: Arc::clone(&recent),
+            absent: Arc::clone(&absent),
             queue: Arc::clone(&queue),
             pulse: Arc::clone(&pulse),
             retention,
@@ -155,6 +161,7 @@ impl Fjall {
         let inner = Inner {
             spaces,
             recent,
+            absent,
             queue,
             room: Arc::new(Semaphore::new(QUEUE_KIB)),
             pulse,
@@ -262,8 +269,9 @@ impl Drop for Inner {
 impl Store for Fjall {
     async fn get(&self, key: &Key) -> Result<Option<Bytes>> {
         let row = layout::key(key.table, &key.partition, &key.clustering)?;
-        let Inner { spaces, recent, .. } = &*self.inner;
-        match recent.get(&row, || spaces.stored(Space::of(key.table), &row))? {
+        let Inner { spaces, recent, absent, .. } = &*self.inner;
+        let read = || absent.look(&row, || spaces.stored(Space::of(key.table), &row));
+        match recent.get(&row, read)? {
             Some(stored) => layout::live(stored, unix_seconds()),
             None => Ok(None),
         }

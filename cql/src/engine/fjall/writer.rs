@@ -16,6 +16,7 @@ use fjall::{Database, Keyspace, PersistMode};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::absent::Absent;
 use super::layout::{self, Encoded, Space};
 use super::queue::{EncodedCommit, Job, Queue, Work};
 use super::recent::Recent;
@@ -121,6 +122,7 @@ impl Pulse {
 pub(super) struct Writer {
     pub(super) spaces: Spaces,
     pub(super) recent: Arc<Recent>,
+    pub(super) absent: Arc<Absent>,
     pub(super) queue: Arc<Queue>,
     pub(super) pulse: Arc<Pulse>,
     pub(super) retention: Retention,
@@ -150,7 +152,8 @@ impl Writer {
         while self.queue.take(GROUP_BYTES, &mut jobs).is_some() {
             self.pulse.begin();
             let mut rooms = Vec::with_capacity(jobs.len());
-            let mut group = Group { spaces: &self.spaces, staged: HashMap::new(), now: unix_seconds() };
+            let (spaces, absent) = (&self.spaces, &*self.absent);
+            let mut group = Group { spaces, absent, staged: HashMap::new(), now: unix_seconds() };
             let mut answers = Vec::with_capacity(jobs.len());
             for Job { work, room, .. } in jobs.drain(..) {
                 rooms.push(room);
@@ -183,6 +186,7 @@ impl Writer {
         let mut batch = fjall::OwnedWriteBatch::with_capacity(self.spaces.db.clone(), staged.len())
             .durability(Some(PersistMode::SyncAll));
         let _committing = self.recent.committing(staged.keys());
+        let concerned = Absent::concerned(staged.keys());
         for (key, row) in staged {
             let keyspace = self.spaces.of(row.space);
             match row.stored {
@@ -192,6 +196,7 @@ impl Writer {
         }
         match batch.commit() {
             Ok(()) => {
+                self.absent.wipe(&concerned);
                 self.active.look();
                 Ended::Durable
             }
@@ -242,6 +247,7 @@ struct Staged {
 /// Rows of one group, last write of each key. Tags differ between keyspaces, so keys alone are unique.
 struct Group<'a> {
     spaces: &'a Spaces,
+    absent: &'a Absent,
     staged: HashMap<Bytes, Staged>,
     now: u32,
 }
@@ -319,6 +325,7 @@ impl Group<'_> {
     fn stored(&self, space: Space, key: &Bytes) -> Result<Option<Bytes>> {
         match self.staged.get(key) {
             Some(row) => Ok(row.stored.clone()),
+            None if self.absent.is_certain(key) => Ok(None),
             None => self.spaces.stored(space, key),
         }
     }
