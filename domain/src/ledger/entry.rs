@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
 use super::json::Json;
@@ -235,7 +235,29 @@ struct LineOut<'a> {
     ip: &'a Option<String>,
     user_agent: &'a Option<String>,
     kind: &'static str,
-    data: Json,
+    data: Data<'a>,
+}
+
+/// What an entry says, without the name of its kind.
+struct Data<'a>(&'a Kind);
+
+impl Serialize for Data<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Kind::Issued(issued) => issued.serialize(serializer),
+            Kind::Dispatched(dispatch) => dispatch.serialize(serializer),
+            Kind::ChunkOutcome(outcome) => outcome.serialize(serializer),
+            Kind::Outcome(outcome) => outcome.serialize(serializer),
+            Kind::Late(late) => late.serialize(serializer),
+            Kind::DeleteBegun(begun) => begun.serialize(serializer),
+            Kind::Deleted(deleted) => deleted.serialize(serializer),
+            Kind::Login(login) => login.serialize(serializer),
+            Kind::TokenMinted(token) | Kind::TokenRevoked(token) => token.serialize(serializer),
+            Kind::RoleChanged(changed) => changed.serialize(serializer),
+            Kind::ProjectChanged(changed) => changed.serialize(serializer),
+            Kind::Refused(refused) => refused.serialize(serializer),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -287,27 +309,6 @@ impl Kind {
         }
     }
 
-    fn data(&self) -> Json {
-        fn json<T: Serialize>(data: &T) -> Json {
-            let text = serde_json::to_string(data).expect("entries are plain structures, so they have a JSON form");
-            Json::new(text).expect("a serializer writes JSON")
-        }
-        match self {
-            Self::Issued(issued) => json(issued),
-            Self::Dispatched(dispatch) => json(dispatch),
-            Self::ChunkOutcome(outcome) => json(outcome),
-            Self::Outcome(outcome) => json(outcome),
-            Self::Late(late) => json(late),
-            Self::DeleteBegun(begun) => json(begun),
-            Self::Deleted(deleted) => json(deleted),
-            Self::Login(login) => json(login),
-            Self::TokenMinted(token) | Self::TokenRevoked(token) => json(token),
-            Self::RoleChanged(changed) => json(changed),
-            Self::ProjectChanged(changed) => json(changed),
-            Self::Refused(refused) => json(refused),
-        }
-    }
-
     fn read(kind: &str, data: &Json) -> Result<Self, BadEntry> {
         fn body<'a, T: Deserialize<'a>>(data: &'a Json) -> Result<T, BadEntry> {
             serde_json::from_str(data.as_str()).map_err(|_| BadEntry)
@@ -341,7 +342,7 @@ impl Entry {
             ip: &self.source.ip,
             user_agent: &self.source.user_agent,
             kind: self.kind.as_str(),
-            data: self.kind.data(),
+            data: Data(&self.kind),
         };
         let text = serde_json::to_vec(&line).expect("an entry has a JSON form");
         let mut canonical = canonical::canonical(&text).expect("what an entry holds was canonical, or written by us");
