@@ -375,13 +375,13 @@ fn line(mut tables: impl Iterator<Item = Table>) -> Line {
     if tables.all(of_events) { Line::Second } else { Line::First }
 }
 
-/// Rows of tasks are large and read by the thousand (exports, long lists): blocks of 4 KB hold three of them. What is
-/// neither a task's row nor its index is written rarely, so its memtable need not be large.
+/// Rows of tasks are large and read by the thousand (exports, long lists): blocks of 4 KB hold three of them. Of what is
+/// neither a task's row nor its index a thousand commands are 4 MB, and with four memtables that wait to be written the
+/// writer waits too.
 fn options(space: Space) -> KeyspaceCreateOptions {
     let memtable = match space {
         Space::Task => 64 << 20,
-        Space::Index => 32 << 20,
-        Space::Rest => 8 << 20,
+        Space::Index | Space::Rest => 32 << 20,
     };
     let block = match space {
         Space::Task => 16 << 10,
