@@ -121,7 +121,8 @@ impl Fjall {
         let builder = Database::builder(folder.rows())
             .cache_size(config.cache_bytes)
             .max_journaling_size(256 << 20)
-            .worker_threads(1)
+            // One alone can wait for ever: it puts a message into the queue that only it empties, and that the writer fills.
+            .worker_threads(2)
             .with_compaction_filter_factories(Arc::new(move |_| Some(Arc::new(retention))));
         // On a thread that steps back, for fjall's own threads are as polite as the one that made them.
         let opening = spawn("store-open", || {
