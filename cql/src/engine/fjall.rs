@@ -121,8 +121,7 @@ impl Fjall {
         let builder = Database::builder(folder.rows())
             .cache_size(config.cache_bytes)
             .max_journaling_size(256 << 20)
-            // One alone can wait for ever: it puts a message into the queue that only it empties, and that the writer fills.
-            .worker_threads(2)
+            .worker_threads(1)
             .with_compaction_filter_factories(Arc::new(move |_| Some(Arc::new(retention))));
         // On a thread that steps back, for fjall's own threads are as polite as the one that made them.
         let opening = spawn("store-open", || {
@@ -145,10 +144,10 @@ impl Fjall {
             pulse: Arc::clone(&pulse),
             retention,
             free: Free::new(folder.path().to_owned(), config.reserve_bytes),
-            active: Active::new(spaces.keyspaces().cloned(), retire),
+            active: Active::new(spaces.keyspaces().map(|(space, of)| (of.clone(), memtable_bytes(space))), retire),
         };
         #[cfg(target_os = "linux")]
-        let step = spread::steps(&folder.rows(), spaces.keyspaces().map(|space| space.path().join("tables")));
+        let step = spread::steps(&folder.rows(), spaces.keyspaces().map(|(_, of)| of.path().join("tables")));
         #[cfg(not(target_os = "linux"))]
         let step = || false;
         let sweep = Sweep { spaces: spaces.clone(), queue: Arc::clone(&queue), retention };
@@ -376,21 +375,26 @@ fn line(mut tables: impl Iterator<Item = Table>) -> Line {
     if tables.all(of_events) { Line::Second } else { Line::First }
 }
 
-/// Rows of tasks are large and read by the thousand (exports, long lists): blocks of 4 KB hold three of them. Of what is
-/// neither a task's row nor its index a thousand commands are 4 MB, and with four memtables that wait to be written the
-/// writer waits too.
-fn options(space: Space) -> KeyspaceCreateOptions {
-    let memtable = match space {
+/// Bytes after which a memtable is replaced. Of what is neither a task's row nor its index a thousand commands are 4 MB, and
+/// with four memtables that wait to be written the writer waits too.
+const fn memtable_bytes(space: Space) -> u64 {
+    match space {
         Space::Task => 64 << 20,
         Space::Index | Space::Rest => 32 << 20,
-    };
+    }
+}
+
+/// Rows of tasks are large and read by the thousand (exports, long lists): blocks of 4 KB hold three of them. They are fixed
+/// when a store is made.
+fn options(space: Space) -> KeyspaceCreateOptions {
     let block = match space {
         Space::Task => 16 << 10,
         Space::Index | Space::Rest => 4 << 10,
     };
     KeyspaceCreateOptions::default()
         .data_block_size_policy(BlockSizePolicy::all(block))
-        .max_memtable_size(memtable)
+        // Memtables are replaced by the writer, long before fjall would ask for it.
+        .max_memtable_size(2 * memtable_bytes(space))
         .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
 }
 

@@ -1,4 +1,8 @@
-//! Memtables whose rows are in tables by now, freed where nobody waits for it.
+//! Memtables that are full, replaced, and those whose rows are in tables by now, freed where nobody waits for it.
+//!
+//! fjall asks its worker for another memtable with each commit to one that is full, in a bounded queue that only the
+//! worker empties. While it merges tables the queue fills, and then it waits for ever: to write the one it replaced it puts a message
+//! there itself. From then on memtables and journals grow without end. So they are replaced here, before fjall asks.
 //!
 //! fjall lets go of a memtable under the lock that every read and write of its keyspace takes, and to free the 64 MB of
 //! rows in it takes 30 to 70 ms. With another reference held here that is a count that goes down; the last one is dropped
@@ -20,28 +24,40 @@ type Memtable = Arc<dyn Any + Send + Sync>;
 
 /// The memtables that are written to, one for each keyspace, as of the last look.
 pub(super) struct Active {
-    held: Vec<(Keyspace, Memtable)>,
+    held: Vec<Held>,
     retired: Sender<Memtable>,
 }
 
+struct Held {
+    keyspace: Keyspace,
+    /// Bytes of rows after which a memtable is replaced.
+    full: u64,
+    memtable: Memtable,
+}
+
 impl Active {
-    pub(super) fn new(keyspaces: impl IntoIterator<Item = Keyspace>, retired: Sender<Memtable>) -> Self {
-        let hold = |keyspace: Keyspace| {
+    /// Of each keyspace, and the bytes after which its memtable is full.
+    pub(super) fn new(keyspaces: impl IntoIterator<Item = (Keyspace, u64)>, retired: Sender<Memtable>) -> Self {
+        let hold = |(keyspace, full): (Keyspace, u64)| {
             let memtable: Memtable = keyspace.tree.active_memtable();
-            (keyspace, memtable)
+            Held { keyspace, full, memtable }
         };
         Self { held: keyspaces.into_iter().map(hold).collect(), retired }
     }
 
     /// To be called after each commit, long before the memtable it filled can be in a table.
-    pub(super) fn look(&mut self) {
-        for (keyspace, held) in &mut self.held {
+    pub(super) fn look(&mut self) -> fjall::Result<()> {
+        for Held { keyspace, full, memtable } in &mut self.held {
+            if keyspace.tree.active_memtable().size() > *full {
+                keyspace.rotate_memtable()?;
+            }
             let active: Memtable = keyspace.tree.active_memtable();
-            if !Arc::ptr_eq(held, &active) {
+            if !Arc::ptr_eq(memtable, &active) {
                 // Nobody there to free it elsewhere: then it is freed here.
-                drop(self.retired.send(std::mem::replace(held, active)));
+                drop(self.retired.send(std::mem::replace(memtable, active)));
             }
         }
+        Ok(())
     }
 }
 
@@ -82,12 +98,12 @@ mod tests {
         let db = Database::builder(&folder).open().unwrap();
         let keyspace = db.keyspace("rows", KeyspaceCreateOptions::default).unwrap();
         let (retire, retired) = channel();
-        let mut active = Active::new([keyspace.clone()], retire);
+        let mut active = Active::new([(keyspace.clone(), u64::MAX)], retire);
         keyspace.insert("key", "value").unwrap();
-        active.look();
+        active.look().unwrap();
         assert!(retired.try_recv().is_err(), "it is written to");
         keyspace.rotate_memtable_and_wait().unwrap();
-        active.look();
+        active.look().unwrap();
         let memtable = retired.try_recv().unwrap();
         assert!(retired.try_recv().is_err());
         // fjall lets go of it with the next memtable.
@@ -97,6 +113,30 @@ mod tests {
         }
         drop(active);
         assert_eq!(Arc::strong_count(&memtable), 1, "it would be freed by fjall");
+    }
+
+    /// Left to fjall, its worker waits for ever after some thousand of these.
+    #[test]
+    fn full_memtables_are_written_however_fast_they_are_filled() {
+        const FULL: u64 = 4 << 10;
+        let folder = tempfile::tempdir().unwrap();
+        let db = Database::builder(&folder).worker_threads(1).open().unwrap();
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(2 * FULL);
+        let keyspace = db.keyspace("rows", options).unwrap();
+        let (retire, _retired) = channel();
+        let mut active = Active::new([(keyspace.clone(), FULL)], retire);
+        for number in 0..8_000_u32 {
+            keyspace.insert(number.to_be_bytes(), [0; 100]).unwrap();
+            active.look().unwrap();
+        }
+        let is_written = || keyspace.tree.sealed_memtable_count() == 0;
+        for _ in 0..500 {
+            if is_written() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(is_written() && keyspace.tree.active_memtable().size() <= FULL);
     }
 
     #[test]

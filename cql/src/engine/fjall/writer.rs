@@ -54,8 +54,8 @@ impl Spaces {
         }
     }
 
-    pub(super) fn keyspaces(&self) -> impl Iterator<Item = &Keyspace> {
-        [&self.task, &self.index, &self.rest].into_iter()
+    pub(super) fn keyspaces(&self) -> impl Iterator<Item = (Space, &Keyspace)> {
+        [(Space::Task, &self.task), (Space::Index, &self.index), (Space::Rest, &self.rest)].into_iter()
     }
 
     /// The stored bytes of a row, header included.
@@ -197,7 +197,10 @@ impl Writer {
         match batch.commit() {
             Ok(()) => {
                 self.absent.wipe(&concerned);
-                self.active.look();
+                if let Err(error) = self.active.look() {
+                    // The rows are durable; what fails for good fails the next commit.
+                    tracing::warn!(error = &error as &dyn std::error::Error, "full memtable not replaced");
+                }
                 Ended::Durable
             }
             Err(error) => {
