@@ -59,6 +59,11 @@ impl Active {
         }
         Ok(())
     }
+
+    /// Memtables of one keyspace that wait to be written to tables, of the keyspace that has most.
+    pub(super) fn behind(&self) -> usize {
+        self.held.iter().map(|held| held.keyspace.tree.sealed_memtable_count()).max().unwrap_or(0)
+    }
 }
 
 /// Frees each memtable once nobody else holds it; all that are left when the sender is gone. Meanwhile it takes steps

@@ -31,6 +31,8 @@ const GROUP_BYTES: usize = 4 << 20;
 /// Others may fill it too: what they take between two looks is written over, half-way, and poisons the database.
 const FREE_EVERY: Duration = Duration::from_millis(20);
 const FREE_AFTER_BYTES: u64 = 16 << 20;
+/// The longest pause between two groups.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// The database and its keyspaces.
 #[derive(Clone)]
@@ -150,6 +152,7 @@ impl Writer {
     pub(super) fn run(mut self) {
         let mut jobs = Vec::new();
         while self.queue.take(GROUP_BYTES, &mut jobs).is_some() {
+            let began = Instant::now();
             self.pulse.begin();
             let mut rooms = Vec::with_capacity(jobs.len());
             let (spaces, absent) = (&self.spaces, &*self.absent);
@@ -166,6 +169,7 @@ impl Writer {
             for answer in answers {
                 answer.send(ended);
             }
+            std::thread::sleep(pause(began.elapsed(), self.active.behind()));
         }
     }
 
@@ -210,6 +214,17 @@ impl Writer {
             }
         }
     }
+}
+
+/// How long to wait after a group that took so long, while so many memtables of a keyspace wait to be written. Merging tables
+/// steps back for everything else and needs the time: with four memtables waiting fjall lets nobody write until it is done.
+fn pause(took: Duration, behind: usize) -> Duration {
+    let share = match behind {
+        0 | 1 => 0,
+        2 => 1,
+        _ => 3,
+    };
+    (took * share).min(PAUSE_MAX)
 }
 
 /// Only ever lost by a panic: then the caller learns that nothing is known.
@@ -372,5 +387,18 @@ impl Free {
             self.since += bytes as u64;
         }
         admitted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_writer_pauses_the_longer_the_more_memtables_wait_and_never_long() {
+        let pauses =
+            |took| (0..5).map(|behind| pause(Duration::from_millis(took), behind).as_millis()).collect::<Vec<_>>();
+        assert_eq!(pauses(20), [0, 0, 20, 60, 60]);
+        assert_eq!(pauses(4_000), [0, 0, 100, 100, 100]);
     }
 }
