@@ -84,6 +84,12 @@ impl Agent {
         })
     }
 
+    /// Leaves `open` of a hundred tasks open.
+    pub(crate) fn leaving(mut self, open: u8) -> Self {
+        self.events = self.events.leaving(open);
+        self
+    }
+
     /// The same agent with at most `frames` waiting for an ack.
     pub(crate) fn with_window(self, frames: usize) -> Self {
         Self { window: Window::new(frames), ..self }

@@ -24,10 +24,18 @@ pub(crate) enum Fate {
     Fails,
     /// Fails once, then succeeds.
     Retries,
+    /// Received, and nothing more.
+    Waits,
+    /// Started, and nothing more.
+    Runs,
 }
 
 impl Fate {
-    pub(crate) fn of(task: u64) -> Self {
+    /// Of each hundred tasks the first `open` do not end.
+    fn of(task: u64, open: u8) -> Self {
+        if task % 100 < u64::from(open) {
+            return if task.is_multiple_of(2) { Self::Waits } else { Self::Runs };
+        }
         match task % CYCLE {
             7 | 23 => Self::Fails,
             15 => Self::Retries,
@@ -39,6 +47,8 @@ impl Fate {
         match self {
             Self::Succeeds | Self::Retries => "succeeded",
             Self::Fails => "failed",
+            Self::Waits => "received",
+            Self::Runs => "started",
         }
     }
 
@@ -54,6 +64,8 @@ impl Fate {
             Self::Retries => {
                 &[Step::Received, Step::Started, Step::Retried, Step::Received, Step::Started, Step::Succeeded]
             }
+            Self::Waits => &[Step::Received],
+            Self::Runs => &[Step::Received, Step::Started],
         }
     }
 }
@@ -150,6 +162,8 @@ pub(crate) struct Events {
     under_way: VecDeque<Task>,
     tasks: u64,
     events: u64,
+    /// Of a hundred tasks so many do not end.
+    open: u8,
     event_id: String,
     task_id: String,
     at: String,
@@ -178,11 +192,22 @@ impl Events {
             under_way: VecDeque::with_capacity(UNDER_WAY),
             tasks: 0,
             events: 0,
+            open: 0,
             event_id: String::new(),
             task_id: String::new(),
             at: String::new(),
             number: String::new(),
         })
+    }
+
+    /// Leaves `open` of a hundred tasks waiting or running for ever.
+    pub(crate) fn leaving(mut self, open: u8) -> Self {
+        self.open = open;
+        self
+    }
+
+    pub(crate) fn fate(&self, number: u64) -> Fate {
+        Fate::of(number, self.open)
     }
 
     /// Tasks of which at least one event was made. They are taken up in turn, so the others are the last ones.
@@ -221,7 +246,7 @@ impl Events {
             self.tasks += 1;
         }
         let Some(mut task) = self.under_way.pop_front() else { return };
-        let steps = Fate::of(task.number).steps();
+        let steps = self.fate(task.number).steps();
         self.clues.write(1, self.events, &mut self.event_id);
         self.clues.write(0, task.number, &mut self.task_id);
         self.number.clear();
@@ -304,6 +329,16 @@ mod tests {
         }
         assert_eq!(queues[RARE_QUEUE], [Clues { ..events.clues }.task_id(500)]);
         assert!(queues[QUEUE].len() > 1000 && queues.len() == 2);
+    }
+
+    #[test]
+    fn of_a_hundred_tasks_so_many_do_not_end() {
+        let mut events = Events::new(Clues::new(3)).expect("templates").leaving(40);
+        let open = (0..1000).filter(|task| matches!(events.fate(*task), Fate::Waits | Fate::Runs)).count();
+        assert_eq!(open, 400);
+        let mut payload = Payload::default();
+        events.batch(&mut payload, 15 + 16, Timestamp::EPOCH);
+        assert!(events.is_complete(0) && events.is_complete(1), "received, and received and started");
     }
 
     #[test]

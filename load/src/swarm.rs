@@ -44,6 +44,9 @@ pub(crate) struct Swarm {
     /// Frames that an agent has un-acked at most; real agents: 256.
     #[arg(long, default_value_t = UNACKED_MAX)]
     window: usize,
+    /// Of a hundred tasks so many do not end: half of them wait, half run.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=100))]
+    open: u8,
     /// Tasks whose details are compared with what was sent.
     #[arg(long, default_value_t = 50)]
     checks: usize,
@@ -73,7 +76,7 @@ pub(crate) async fn run(swarm: &Swarm) -> Result<String> {
         let duration = swarm.events.is_none().then_some(Duration::from_secs_f64(swarm.duration));
         let rate = swarm.rate.map(|rate| rate / count as f64);
         let pace = Pace::new(started, duration, swarm.events.map(share), rate, swarm.events_per_frame);
-        running.spawn(agent.with_window(swarm.window).run(pace));
+        running.spawn(agent.with_window(swarm.window).leaving(swarm.open).run(pace));
     }
     let finished = all(running).await?;
     let elapsed = started.elapsed();
@@ -164,16 +167,16 @@ pub(crate) async fn verify(rest: &mut Rest, finished: &[Finished], before: u64, 
         }
         let number = u64::from_be_bytes(domain::id::random()) % begun;
         if agent.events.is_complete(number) {
-            verify_task(rest, &agent.clues.task_id(number), number, &agent.clues.worker())
-                .await
-                .with_context(|| format!("task {}", agent.clues.task_id(number)))?;
+            verify_task(rest, agent, number).await.with_context(|| format!("task {}", agent.clues.task_id(number)))?;
         }
     }
     Ok(())
 }
 
-async fn verify_task(rest: &mut Rest, id: &str, number: u64, worker: &str) -> Result<()> {
-    let fate = Fate::of(number);
+async fn verify_task(rest: &mut Rest, agent: &Finished, number: u64) -> Result<()> {
+    let (id, fate) = (agent.clues.task_id(number), agent.events.fate(number));
+    // Who receives a task is told by its first event from the broker.
+    let worker = (fate != Fate::Waits).then(|| agent.clues.worker());
     let task = rest.get(&format!("/tasks/celery/{id}")).await?;
     let retries = u64::from(fate == Fate::Retries);
     for (member, expected) in [
