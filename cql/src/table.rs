@@ -69,7 +69,7 @@ pub enum Table {
     AgentStatus = 31,
     /// (project, layout, bucket, sub, mark) | zone, nonce -> ids of tasks whose rows got what the mark says.
     TaskMark = 32,
-    /// (project) | what, slot, recorder, writer -> ids of open tasks, and from which id on tasks are marked.
+    /// (project) | what, state, recorder, writer -> ids of open tasks, and from which id on tasks are marked.
     TaskOpen = 33,
 }
 

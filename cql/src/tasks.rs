@@ -37,7 +37,6 @@ use domain::time::Timestamp;
 
 pub use self::export::{Chunk, Export};
 pub use self::keep::{Found, taken_by};
-pub use self::key::Slot;
 pub use self::read::{EventPage, TaskPage};
 pub use self::tree::{TREE_NODES_MAX, Tree};
 pub use self::walk::Walk;

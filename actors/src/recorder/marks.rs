@@ -1,19 +1,23 @@
 //! What tasks are found by, as far as one recorder knows it: marks to write, and the open tasks it lists.
 //!
-//! A task that is open is listed before or together with its row; one that is open no more is taken off the list
-//! together with its row or after it. So a list names at least the open tasks, whenever it is read.
+//! A task in an open state is listed under it, before or together with its row; one that has left it is taken off the
+//! list together with its row or after it. So a list names at least the tasks in its state, whenever it is read. A list is
+//! written whole, so it must not grow: of a long one the oldest are filed, each in a row of its own.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use cql::tasks::{Slot, Tasks};
+use cql::tasks::Tasks;
 use cql::{Store, StoreError, Table, Write};
 use domain::id::ProjectId;
 use domain::id::address::{Bucket, TaskId};
-use domain::task::{Header, Mark, Task};
+use domain::task::{Header, Mark, State, Task};
 use domain::time::Timestamp;
 
-/// Slots in memory: 32 for each busy project. They are read again when they are wanted.
-const SLOTS_MAX: usize = 20_000;
+/// Lists in memory: three for each busy project. They are read again when they are wanted.
+const LISTS_MAX: usize = 5_000;
+/// Ids of a list that is short enough, besides one for each task of the round: a long round writes it for many. Few
+/// under test, so that short stories reach it.
+const LISTED_MAX: usize = if cfg!(test) { 2 } else { 64 };
 /// Partitions that are known to be noted.
 const NOTED_MAX: usize = 20_000;
 
@@ -35,13 +39,19 @@ impl Moved {
     }
 }
 
+type List = (ProjectId, State);
+
 #[derive(Default)]
 pub(super) struct Marks {
-    slots: HashMap<(ProjectId, Slot), Listed>,
+    lists: HashMap<List, Listed>,
+    /// Lists that may name more here than in the store.
+    unwritten: HashSet<List>,
     /// Projects of which is written what has to stand before the first mark.
     begun: HashSet<ProjectId>,
-    /// Slots that name tasks which are open no more.
-    stale: HashSet<(ProjectId, Slot)>,
+    /// Lists that name tasks which are not in their state, or filed.
+    stale: HashSet<List>,
+    /// What removes tasks that were filed and have left their state.
+    taken_out: Vec<Write>,
     /// Partitions whose segment is durable. Written with each new task, it would be as many values of one row, and
     /// every list would step over those that are not flushed yet.
     noted: HashSet<(ProjectId, Bucket)>,
@@ -49,9 +59,9 @@ pub(super) struct Marks {
 
 #[derive(Default)]
 struct Listed {
-    open: BTreeSet<TaskId>,
-    /// Taken off the list in this round.
-    ended: Vec<TaskId>,
+    ids: BTreeSet<TaskId>,
+    /// Taken off the list in this round, to be put back if its rows do not become durable.
+    off: Vec<TaskId>,
 }
 
 impl Marks {
@@ -64,12 +74,11 @@ impl Marks {
         moved: &[Moved],
         now: Timestamp,
     ) -> Result<Vec<Write>, StoreError> {
-        if self.slots.len() > SLOTS_MAX {
-            self.slots.clear();
+        if self.lists.len() > LISTS_MAX {
+            self.lists.retain(|list, _| self.unwritten.contains(list));
         }
         let mut writes = Vec::new();
         let mut marked: BTreeMap<(ProjectId, Mark), Vec<TaskId>> = BTreeMap::new();
-        let mut touched = HashSet::new();
         for Moved { project, id, before, after, is_shared } in moved {
             if self.begun.insert(*project) {
                 writes.extend(tasks.begin_marks(*project, recorder, now).await?);
@@ -79,33 +88,36 @@ impl Marks {
                 marked.entry((*project, mark)).or_default().push(*id);
             }
             // Ended in one round, as most tasks under load are: never listed.
-            if !after.is_open() && before.is_none_or(|before| !before.is_open()) {
+            let (was, is) = (before.as_ref().and_then(Header::open_state), after.open_state());
+            if was == is {
                 continue;
             }
-            let slot = (*project, Slot::of(*id));
-            let listed = match self.slots.entry(slot) {
-                std::collections::hash_map::Entry::Occupied(held) => held.into_mut(),
-                std::collections::hash_map::Entry::Vacant(place) => {
-                    let open = tasks.open_in(*project, slot.1, recorder, now).await?.into_iter().collect();
-                    place.insert(Listed { open, ended: Vec::new() })
+            if let Some(state) = was {
+                let listed = self.list(tasks, recorder, (*project, state), now).await?;
+                if listed.ids.remove(id) {
+                    listed.off.push(*id);
+                    self.stale.insert((*project, state));
+                } else {
+                    self.taken_out.push(tasks.take_out(*project, state, *id));
                 }
-            };
-            if after.is_open() && listed.open.insert(*id) {
-                touched.insert(slot);
-            } else if !after.is_open() && listed.open.remove(id) {
-                listed.ended.push(*id);
-                self.stale.insert(slot);
+            }
+            if let Some(state) = is {
+                self.list(tasks, recorder, (*project, state), now).await?.ids.insert(*id);
+                self.unwritten.insert((*project, state));
             }
         }
+        writes.extend(self.file(tasks, LISTED_MAX + moved.len(), now));
         if tasks.is_alone() {
             // Row and list change at once.
-            touched.extend(self.stale.drain());
+            self.unwritten.extend(self.stale.drain());
+            writes.append(&mut self.taken_out);
         }
-        for slot in touched {
-            if let Some(listed) = self.slots.get_mut(&slot) {
-                let ended = std::mem::take(&mut listed.ended);
-                let still = if tasks.is_alone() { &[][..] } else { &ended[..] };
-                writes.push(tasks.put_open(slot.0, slot.1, recorder, listed.open.iter().chain(still)));
+        for list in &self.unwritten {
+            if let Some(listed) = self.lists.get_mut(list) {
+                if tasks.is_alone() {
+                    listed.off.clear();
+                }
+                writes.push(tasks.list_open(list.0, list.1, recorder, listed.ids.iter().chain(&listed.off)));
             }
         }
         for ((project, mark), ids) in marked {
@@ -114,24 +126,59 @@ impl Marks {
         Ok(writes)
     }
 
+    async fn list(
+        &mut self,
+        tasks: &Tasks,
+        recorder: u16,
+        list: List,
+        now: Timestamp,
+    ) -> Result<&mut Listed, StoreError> {
+        match self.lists.entry(list) {
+            std::collections::hash_map::Entry::Occupied(held) => Ok(held.into_mut()),
+            std::collections::hash_map::Entry::Vacant(place) => {
+                let ids = tasks.listed(list.0, list.1, recorder, now).await?.into_iter().collect();
+                Ok(place.insert(Listed { ids, off: Vec::new() }))
+            }
+        }
+    }
+
+    /// Halves lists that have become too long.
+    fn file(&mut self, tasks: &Tasks, max: usize, now: Timestamp) -> Vec<Write> {
+        let mut writes = Vec::new();
+        for list in &self.unwritten {
+            let Some(listed) = self.lists.get_mut(list).filter(|listed| listed.ids.len() > max) else { continue };
+            while listed.ids.len() > max / 2
+                && let Some(oldest) = listed.ids.pop_first()
+            {
+                writes.extend(tasks.file(list.0, list.1, oldest, now));
+                listed.off.push(oldest);
+                self.stale.insert(*list);
+            }
+        }
+        writes
+    }
+
     /// After the rows are durable: takes off the lists what could not be before.
     pub(super) async fn settle(&mut self, tasks: &Tasks, store: &dyn Store, recorder: u16) {
+        self.unwritten.clear();
         let stale = std::mem::take(&mut self.stale);
-        let put = |slot: &(ProjectId, Slot)| {
-            let listed = self.slots.get(slot)?;
-            Some(tasks.put_open(slot.0, slot.1, recorder, listed.open.iter()))
+        let put = |list: &List| {
+            let listed = self.lists.get(list)?;
+            Some(tasks.list_open(list.0, list.1, recorder, listed.ids.iter()))
         };
-        let writes: Vec<Write> = stale.iter().filter_map(put).collect();
-        for slot in &stale {
-            if let Some(listed) = self.slots.get_mut(slot) {
-                listed.ended.clear();
+        let mut writes: Vec<Write> = stale.iter().filter_map(put).collect();
+        writes.append(&mut self.taken_out);
+        for list in &stale {
+            if let Some(listed) = self.lists.get_mut(list) {
+                listed.off.clear();
             }
         }
         if writes.is_empty() {
             return;
         }
         if let Err(error) = store.write(writes).await {
-            // Nothing is missing: what is listed too much is passed over, and goes with the next change.
+            // Nothing is missing: what is named too much is passed over. It goes with the next change of its list; what was
+            // filed, with its rows.
             tracing::warn!(error = &error as &dyn std::error::Error, "ended tasks stay listed as open");
             self.stale.extend(stale);
         }
@@ -139,11 +186,10 @@ impl Marks {
 
     /// A task that got another id is not open under this one.
     pub(super) fn withdraw(&mut self, project: ProjectId, id: TaskId) {
-        let slot = (project, Slot::of(id));
-        if let Some(listed) = self.slots.get_mut(&slot)
-            && listed.open.remove(&id)
-        {
-            self.stale.insert(slot);
+        for (list, listed) in self.lists.iter_mut().filter(|(list, _)| list.0 == project) {
+            if listed.ids.remove(&id) {
+                self.stale.insert(*list);
+            }
         }
     }
 
@@ -165,13 +211,15 @@ impl Marks {
     /// The rows of a round may not have become durable, nor what was to be written with them.
     pub(super) fn forget(&mut self, tasks: &Tasks) {
         self.begun.clear();
+        self.taken_out.clear();
         if tasks.is_alone() {
-            self.slots.clear();
+            self.lists.clear();
             self.stale.clear();
+            self.unwritten.clear();
         }
-        // On a cluster a list in the store names at least what is named here, and here at least what is open.
-        for listed in self.slots.values_mut() {
-            listed.open.extend(listed.ended.drain(..));
+        // On a cluster here is named at least what is in the state, and in the store too, but for what is unwritten.
+        for listed in self.lists.values_mut() {
+            listed.ids.extend(listed.off.drain(..));
         }
     }
 }

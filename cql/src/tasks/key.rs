@@ -9,10 +9,12 @@
 //! task_open  project (16)                                       ||  0 since which id tasks are marked
 //!                                                               ||  1 | recorder (2) | writer (8): has slots here
 //!                                                               ||  2 | slot (1) | recorder (2) | writer (8)
+//!                                                               ||  3 | state (1) | recorder (2) | writer (8)
 //! ```
 //!
-//! A zone is 128 ms of ids: all marks of a zone are read before the first is used. A slot is a zone modulo 32, so
-//! that tasks that are open at one time and were received at one time share a row.
+//! A zone is 128 ms of ids: all marks of a zone are read before the first is used. The nonce of an open state's mark is the
+//! task's id, so that who removes it needs no more. Slots are not written any more: 32 for each recorder, of all its open
+//! tasks.
 //!
 //! A segment's clustering key begins with the end of its bucket, not its number: of two overlapping buckets of
 //! different layouts a walk from the newest task must open the one first that ends later.
@@ -22,7 +24,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 use domain::id::address::{Bucket, Layout, TaskId, TaskKey};
 use domain::id::{EventId, ProjectId};
-use domain::task::Mark;
+use domain::task::{Mark, State};
 use domain::time::Timestamp;
 use sha2::{Digest, Sha256};
 
@@ -160,26 +162,17 @@ pub(super) fn mark(project: ProjectId, bucket: Bucket, mark: Mark, zone: Zone, n
     Key::new(Table::TaskMark, mark_partition(project, bucket, mark), clustering)
 }
 
-/// One of the rows in which a recorder keeps the ids of open tasks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Slot(u8);
-
-impl Slot {
-    const COUNT: u8 = 32;
-
-    /// Where a task is listed while it is open.
-    pub fn of(id: TaskId) -> Self {
-        Self((Zone::of(id).0 % u64::from(Self::COUNT)) as u8)
-    }
-
-    pub(super) fn all() -> impl Iterator<Item = Self> {
-        (0..Self::COUNT).map(Self)
-    }
+/// The mark of one task that has been in an open state for long.
+pub(super) fn filed(project: ProjectId, state: State, id: TaskId) -> Key {
+    mark(project, id.bucket(), Mark::State(state), Zone::of(id), EventId::from_bytes(id.bytes()))
 }
 
 const SINCE: u8 = 0;
 const LISTER: u8 = 1;
 const SLOT: u8 = 2;
+const LISTED: u8 = 3;
+/// Slots of a recorder.
+const SLOTS_COUNT: u8 = 32;
 
 pub(super) fn open_partition(project: ProjectId) -> Bytes {
     joined([&project.bytes()])
@@ -189,7 +182,7 @@ pub(super) fn marked_since(project: ProjectId) -> Key {
     Key::new(Table::TaskOpen, open_partition(project), joined([&[SINCE]]))
 }
 
-/// Says that a recorder has slots.
+/// Says that a recorder lists open tasks.
 pub(super) fn lister(project: ProjectId, recorder: u16, writer: u64) -> Key {
     let clustering = joined([&[LISTER], &recorder.to_be_bytes(), &writer.to_be_bytes()]);
     Key::new(Table::TaskOpen, open_partition(project), clustering)
@@ -211,9 +204,23 @@ pub(super) fn lister_of(clustering: &[u8]) -> Result<(u16, u64), StoreError> {
     }
 }
 
-pub(super) fn slot(project: ProjectId, slot: Slot, recorder: u16, writer: u64) -> Key {
-    let clustering = joined([&[SLOT], &[slot.0], &recorder.to_be_bytes(), &writer.to_be_bytes()]);
+/// The slots of a recorder, from before open tasks were listed by state.
+pub(super) fn slots(project: ProjectId, recorder: u16, writer: u64) -> impl Iterator<Item = Key> {
+    (0..SLOTS_COUNT).map(move |slot| {
+        let clustering = joined([&[SLOT], &[slot], &recorder.to_be_bytes(), &writer.to_be_bytes()]);
+        Key::new(Table::TaskOpen, open_partition(project), clustering)
+    })
+}
+
+/// The row in which a recorder keeps the ids of tasks that are in an open state.
+pub(super) fn listed(project: ProjectId, state: State, recorder: u16, writer: u64) -> Key {
+    let clustering = joined([&[LISTED], &[state.tag()], &recorder.to_be_bytes(), &writer.to_be_bytes()]);
     Key::new(Table::TaskOpen, open_partition(project), clustering)
+}
+
+/// First and last but one clustering key of these rows of a state.
+pub(super) const fn all_listed(state: State) -> ([u8; 2], [u8; 2]) {
+    ([LISTED, state.tag()], [LISTED, state.tag() + 1])
 }
 
 /// The day of an instant, counted from the Unix epoch.
@@ -286,19 +293,33 @@ mod tests {
         let project_hex = "07070707070707070707070707070707";
         assert_eq!(hexed(marked_since(project)), format!("{project_hex} 00"));
         assert_eq!(hexed(lister(project, 3, 9)), format!("{project_hex} 0100030000000000000009"));
-        assert_eq!(hexed(slot(project, Slot::of(id), 3, 9)), format!("{project_hex} 020400030000000000000009"));
+        let slots: Vec<Key> = slots(project, 3, 9).collect();
+        assert_eq!(slots.len(), 32);
+        assert_eq!(hexed(slots[4].clone()), format!("{project_hex} 020400030000000000000009"));
+        let listed = listed(project, State::Started, 3, 9);
+        let (first, last) = all_listed(State::Started);
+        assert!(first[..] <= listed.clustering[..] && listed.clustering[..] < last[..]);
+        assert_eq!(hexed(listed), format!("{project_hex} 030100030000000000000009"));
+        let filed = filed(project, State::Started, id);
+        assert_eq!(Zone::read(&filed.clustering).unwrap(), Zone::of(id));
+        assert_eq!(
+            hexed(filed),
+            concat!(
+                "07070707070707070707070707070707",
+                "01000000000007877400",
+                "020000000000000001 fffcc4d3acdb019d9629927b7219017fbfd01ee0ac1f"
+            )
+        );
         assert_eq!(lister_of(&lister(project, 3, 9).clustering).unwrap(), (3, 9));
         assert!(lister_of(&[LISTER; 4]).is_err() && Zone::read(&[0; 21]).is_err());
     }
 
     #[test]
-    fn zones_order_newest_first_and_spread_over_all_slots() {
+    fn zones_order_newest_first() {
         let id = |ms| TaskId::new(Timestamp::from_millis(ms), Layout::Day, TaskKey::from_bytes([3; 16]));
         let ids: Vec<TaskId> = (0..64).map(|n| id(1_776_340_800_000 + 128 * n)).collect();
         assert!(ids.windows(2).all(|pair| Zone::of(pair[0]) < Zone::of(pair[1])));
         assert!(ids.windows(2).all(|pair| Zone::of(pair[0]).bytes() > Zone::of(pair[1]).bytes()));
-        let slots: std::collections::BTreeSet<Slot> = ids.iter().map(|id| Slot::of(*id)).collect();
-        assert!(slots.into_iter().eq(Slot::all()));
     }
 
     #[test]

@@ -2,12 +2,14 @@
 //!
 //! - A mark row holds the ids of tasks whose rows got what the mark says in one round of one recorder. It is written
 //!   once, before or together with the rows, and never changed: ids whose rows have changed since are passed over.
-//! - A slot holds the ids of a recorder's open tasks, as they are. It is written whole whenever they change.
+//! - A list holds the ids of tasks that a recorder saw get into an open state, as long as they are in it. It is short, for
+//!   it is written whole whenever it changes: tasks that stay are filed, a mark each, removed when they leave the state.
 //! - `since` says from which id on a project's tasks are marked: what was stored before is found by walking.
 //!
 //! ```text
 //! mark row    0x01 | ids (16 each)
-//! slot        0x01 | ids (16 each)
+//! list        0x01 | ids (16 each), and so were slots
+//! lister      0x01 slots, 0x02 lists by state
 //! since       0x01 | id (16) | retention in seconds (8)
 //! ```
 
@@ -17,15 +19,21 @@ use std::num::NonZeroU32;
 use bytes::{BufMut, Bytes, BytesMut};
 use domain::id::address::{Bucket, TaskId};
 use domain::id::{EventId, ProjectId};
-use domain::task::{Filter, Mark};
+use domain::task::{Filter, Mark, State};
 use domain::time::Timestamp;
+use futures_util::future::try_join;
 
 use super::Tasks;
-use super::key::{self, Slot, Zone};
+use super::key::{self, Zone};
+use crate::record;
 use crate::store::{Result, StoreError, Ttl, Write};
+use crate::table::Table;
 
 const FORMAT: u8 = 0x01;
-const EXISTS: &[u8] = &[FORMAT];
+/// A recorder that lists its open tasks by state.
+const BY_STATE: &[u8] = &[0x02];
+/// The states of open tasks.
+const OPEN: [State; 3] = [State::Received, State::Started, State::Retried];
 /// Marks outlive the rows they name.
 const GRACE_SECS: i64 = 3_600;
 
@@ -74,8 +82,20 @@ impl Tasks {
         zones.into_iter().filter_map(put).collect()
     }
 
+    /// Files a task that stays in an open state: to be durable before it is taken off the list. `None`: nobody can read
+    /// it any more.
+    pub fn file(&self, project: ProjectId, state: State, id: TaskId, now: Timestamp) -> Option<Write> {
+        let ttl = self.ttl(id, GRACE_SECS, now)?;
+        Some(Write::put(key::filed(project, state, id), encode_ids([id].iter())).with_ttl(Some(ttl)))
+    }
+
+    /// The reverse, once the row of the task says that it has left the state.
+    pub fn take_out(&self, project: ProjectId, state: State, id: TaskId) -> Write {
+        Write::delete(key::filed(project, state, id))
+    }
+
     /// What a recorder must write with the first rows that it marks: which ids are marked from now on, unless that
-    /// is known, and that it has slots.
+    /// is known, and that it has lists.
     pub async fn begin_marks(&self, project: ProjectId, recorder: u16, now: Timestamp) -> Result<Vec<Write>> {
         // In this order: who sees another's first rows sees what it wrote with them, too.
         let newest = self.newest(project, now).await?;
@@ -92,11 +112,55 @@ impl Tasks {
         }
         if self.is_alone() {
             let lister = key::lister(project, recorder, self.writer);
-            if self.store.get(&lister).await?.is_none() {
-                writes.push(Write::put(lister, EXISTS));
+            let known = self.store.get(&lister).await?;
+            if known.as_deref() != Some(BY_STATE) {
+                writes.push(Write::put(lister, BY_STATE));
+            }
+            if known.is_some_and(|known| known != BY_STATE) {
+                // Which state each is in is not known here: the row of whoever is found says it.
+                let open = self.open_in_slots(project, recorder).await?;
+                writes.extend(OPEN.iter().flat_map(|state| self.mark(project, Mark::State(*state), &open, now)));
+                writes.extend(key::slots(project, recorder, self.writer).map(Write::delete));
             }
         }
         Ok(writes)
+    }
+
+    /// The open tasks that an earlier version listed.
+    async fn open_in_slots(&self, project: ProjectId, recorder: u16) -> Result<Vec<TaskId>> {
+        let mut open = Vec::new();
+        for slot in key::slots(project, recorder, self.writer) {
+            open.extend(self.store.get(&slot).await?.map_or(Ok(Vec::new()), |value| decode_ids(&value))?);
+        }
+        Ok(open)
+    }
+
+    /// All that is listed, by whomever: at least the tasks in this state that are not filed.
+    pub(super) async fn all_listed(&self, project: ProjectId, state: State, now: Timestamp) -> Result<Vec<TaskId>> {
+        let (store, partition) = (&*self.store, key::open_partition(project));
+        let between = |first: &[u8], last: &[u8]| {
+            let (first, last) = (first.to_vec(), last.to_vec());
+            let partition = partition.clone();
+            async move { record::rows_between(store, Table::TaskOpen, partition, &first, &last).await }
+        };
+        let mut open = Vec::new();
+        if self.is_alone() {
+            // Lists are written so often that a scan would step over thousands of their former values.
+            for lister in between(key::LISTERS.0, key::LISTERS.1).await? {
+                let (recorder, _) = key::lister_of(&lister.clustering)?;
+                if lister.value != BY_STATE {
+                    open.extend(self.open_in_slots(project, recorder).await?);
+                }
+                open.extend(self.listed(project, state, recorder, now).await?);
+            }
+        } else {
+            let (first, last) = key::all_listed(state);
+            let (slots, lists) = try_join(between(key::SLOTS.0, key::SLOTS.1), between(&first, &last)).await?;
+            for row in slots.iter().chain(&lists) {
+                open.extend(decode_ids(&row.value)?);
+            }
+        }
+        Ok(open)
     }
 
     pub(super) async fn marked_since(&self, project: ProjectId) -> Result<Option<Since>> {
@@ -104,24 +168,24 @@ impl Tasks {
         value.map(|value| Since::decode(&value)).transpose()
     }
 
-    /// The open tasks that a recorder listed in a slot, without those that nobody can read any more.
-    pub async fn open_in(&self, project: ProjectId, slot: Slot, recorder: u16, now: Timestamp) -> Result<Vec<TaskId>> {
-        let value = self.store.get(&key::slot(project, slot, recorder, self.writer)).await?;
+    /// The tasks that a recorder listed in a state, without those that nobody can read any more.
+    pub async fn listed(&self, project: ProjectId, state: State, recorder: u16, now: Timestamp) -> Result<Vec<TaskId>> {
+        let value = self.store.get(&key::listed(project, state, recorder, self.writer)).await?;
         let mut ids = value.map_or(Ok(Vec::new()), |value| decode_ids(&value))?;
         ids.retain(|id| self.ttl(*id, 0, now).is_some());
         Ok(ids)
     }
 
-    /// Lists a recorder's open tasks of a slot.
-    pub fn put_open<'a>(
+    /// Lists a recorder's tasks of a state.
+    pub fn list_open<'a>(
         &self,
         project: ProjectId,
-        slot: Slot,
+        state: State,
         recorder: u16,
         ids: impl Iterator<Item = &'a TaskId>,
     ) -> Write {
         let ttl: Option<Ttl> = u32::try_from(self.retention_secs + GRACE_SECS).ok().and_then(NonZeroU32::new);
-        Write::put(key::slot(project, slot, recorder, self.writer), encode_ids(ids)).with_ttl(ttl)
+        Write::put(key::listed(project, state, recorder, self.writer), encode_ids(ids)).with_ttl(ttl)
     }
 
     /// The newest task there is, hidden or not.

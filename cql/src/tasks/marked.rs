@@ -3,7 +3,7 @@
 //! ```text
 //! Marked    ids that every source names, in batches, with their rows
 //! Source    ids that one condition of the filter names: a queue or a state
-//! Part      the rows of one mark, or a list of open tasks
+//! Part      the rows of one mark, or what lists of open tasks name
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
@@ -16,12 +16,11 @@ use domain::task::{Mark, Prepared};
 use domain::time::Timestamp;
 use futures_util::future::try_join_all;
 
-use super::key::{self, Slot, Zone};
+use super::key::{self, Zone};
 use super::rows::{READS_MAX, Stretch};
 use super::segments::Segments;
 use super::walk::Stored;
 use super::{Tasks, mark};
-use crate::record;
 use crate::store::{Order, Range, Result, Row};
 use crate::table::Table;
 
@@ -54,20 +53,23 @@ impl<'a> Marked<'a> {
     ) -> Result<Option<Self>> {
         let queue = filter.queue_hash().map(Mark::Queue);
         let state = filter.state().and_then(Mark::of_state);
-        let wants_open = filter.state().is_some_and(domain::task::State::is_open);
-        if queue.is_none() && state.is_none() && !wants_open {
+        let open = filter.state().filter(|state| state.is_open());
+        if queue.is_none() && state.is_none() && open.is_none() {
             return Ok(None);
         }
         let Some(since) = tasks.marked_since(project).await? else { return Ok(None) };
         let marked = Stretch { lower: ids.lower.max(since.id), ..ids };
         let mut sources = Vec::with_capacity(2);
-        if wants_open {
-            let open = Part::Listed(tasks.open(project, marked, now).await?.into());
-            sources.push(Source::new(tasks, project, marked, open));
+        for mark in state.or(open.map(Mark::State)).into_iter().chain(queue) {
+            sources.push(Source::new(tasks, project, marked, mark));
         }
-        for mark in state.into_iter().chain(queue) {
-            let part = Part::Marks(Box::new(Marks::new(tasks, project, marked, mark)));
-            sources.push(Source::new(tasks, project, marked, part));
+        if let (Some(open), Some(source)) = (open, sources.first_mut()) {
+            // Read first: who is taken off the list meanwhile is filed by then.
+            let mut listed = tasks.all_listed(project, open, now).await?;
+            listed.retain(|id| marked.contains(*id));
+            listed.sort_unstable_by(|older, newer| newer.cmp(older));
+            listed.dedup();
+            source.parts.push(Part::Listed(listed.into()));
         }
         let upper = if ids.contains(since.id) { (since.id, false) } else { ids.upper };
         // Nothing is left to walk where all ids of interest are marked.
@@ -124,33 +126,6 @@ impl<'a> Marked<'a> {
     }
 }
 
-impl Tasks {
-    /// The tasks of a stretch that are listed as open, newest first.
-    async fn open(&self, project: ProjectId, ids: Stretch, now: Timestamp) -> Result<Vec<TaskId>> {
-        let (store, partition) = (&*self.store, key::open_partition(project));
-        let mut open = Vec::new();
-        if self.is_alone() {
-            // Slots are written so often that a scan would step over thousands of their former values.
-            let (first, last) = key::LISTERS;
-            let listers = record::rows_between(store, Table::TaskOpen, partition, first, last).await?;
-            for lister in listers {
-                let (recorder, _) = key::lister_of(&lister.clustering)?;
-                let slots = Slot::all().map(|slot| self.open_in(project, slot, recorder, now));
-                open.extend(try_join_all(slots).await?.into_iter().flatten());
-            }
-        } else {
-            let (first, last) = key::SLOTS;
-            for slot in record::rows_between(store, Table::TaskOpen, partition, first, last).await? {
-                open.extend(mark::decode_ids(&slot.value)?);
-            }
-        }
-        open.retain(|id| ids.contains(*id));
-        open.sort_unstable_by(|older, newer| newer.cmp(older));
-        open.dedup();
-        Ok(open)
-    }
-}
-
 /// Ids that one condition names, and those that nobody knows what they are marked with.
 struct Source<'a> {
     parts: Vec<Part<'a>>,
@@ -162,12 +137,10 @@ enum Part<'a> {
 }
 
 impl<'a> Source<'a> {
-    fn new(tasks: &'a Tasks, project: ProjectId, ids: Stretch, part: Part<'a>) -> Self {
-        let mut parts = vec![part];
-        if !tasks.is_alone() {
-            parts.push(Part::Marks(Box::new(Marks::new(tasks, project, ids, Mark::Shared))));
-        }
-        Self { parts }
+    fn new(tasks: &'a Tasks, project: ProjectId, ids: Stretch, mark: Mark) -> Self {
+        let shared = (!tasks.is_alone()).then_some(Mark::Shared);
+        let part = |mark| Part::Marks(Box::new(Marks::new(tasks, project, ids, mark)));
+        Self { parts: shared.into_iter().chain([mark]).map(part).collect() }
     }
 
     /// The greatest id that is not above `limit`.

@@ -85,7 +85,12 @@ impl Header {
 
     /// Visible, and in a state that does not last.
     pub const fn is_open(&self) -> bool {
-        !self.hidden && self.state.is_open()
+        self.open_state().is_some()
+    }
+
+    /// The state of a visible task, unless it lasts.
+    pub const fn open_state(&self) -> Option<State> {
+        if !self.hidden && self.state.is_open() { Some(self.state) } else { None }
     }
 
     /// First 8 bytes of the SHA-256 of the worker's name, 0 = none.

@@ -13,12 +13,13 @@ pub enum Mark {
     Shared,
     /// By the hash of the queue's name, see [`Header::queue_hash`].
     Queue(u64),
-    /// A state in which tasks stay and most are not: failed, cancelled, lost.
+    /// A state in which tasks stay and most are not: failed, cancelled, lost. Or an open one, of tasks that have been in it
+    /// for long.
     State(State),
 }
 
 impl Mark {
-    /// The mark of a state, if tasks in it are marked.
+    /// The mark of a state, if all tasks that get into it are marked.
     pub const fn of_state(state: State) -> Option<Self> {
         match state {
             State::Failed | State::Cancelled | State::Lost => Some(Self::State(state)),

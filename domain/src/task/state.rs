@@ -46,7 +46,7 @@ impl State {
         Self::ALL.get(usize::from(tag)).copied()
     }
 
-    /// Whether the engine still has something to do: few tasks are in such a state, and none stays for long.
+    /// Whether the engine still has something to do: most tasks leave such a state soon, some stay for days.
     pub const fn is_open(self) -> bool {
         match self {
             Self::Received | Self::Started | Self::Retried => true,

@@ -369,6 +369,44 @@ async fn assert_all_found_named(tasks: &Tasks, states: [State; 2], wanted: [&str
     }
 }
 
+/// A list is written whole whenever it changes, so many tasks that stay open must not make it long.
+#[tokio::test(start_paused = true)]
+async fn tasks_that_stay_open_leave_the_list_and_what_names_them_goes_when_they_end() {
+    let store = Memory::new();
+    let home = Home::start(store.clone(), 0, &Clock::starting_at(NOW)).await;
+    let all = async |kind, first: u16| {
+        for task in 0..200 {
+            home.send(&[event(first + u16::from(task), task, kind, -60_000 + i64::from(first))]).await;
+        }
+        home.acks().await;
+    };
+    all("task.started", 0).await;
+    let lists = store.scan(Range::all(Table::TaskOpen, PROJECT.bytes().to_vec(), 100)).await.unwrap();
+    assert!(lists.iter().all(|list| list.value.len() < 16 * 100), "{lists:?}");
+    let open = store.count(Table::TaskMark);
+    all("task.succeeded", 1_000).await;
+    assert!(open - store.count(Table::TaskMark) > 100, "{open}, {}", store.count(Table::TaskMark));
+}
+
+/// One task leaves a list that another one joins, and the round is lost: the first is still in its state.
+#[tokio::test(start_paused = true)]
+async fn who_left_a_list_in_a_round_that_is_lost_is_listed_again() {
+    let store = Memory::with_faults(1, Faults::default());
+    let home = Home::start(store.clone(), 1, &Clock::starting_at(NOW)).await;
+    crowd(&home).await;
+    home.send(&[event(1, 1, "task.started", -60_000), event(2, 2, "task.received", -60_000)]).await;
+    home.acks().await;
+    store.inject(Fault::CommitFailed);
+    home.send(&[event(3, 1, "task.failed", -50_000), event(4, 2, "task.started", -50_000)]).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    home.send(&[event(5, 3, "task.started", -40_000)]).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let tasks = Tasks::new(Arc::new(store.handle()), 99, RETENTION_SECS);
+    let filter = Filter { state: Some(State::Started), ..Filter::default() };
+    let found: Vec<String> = pages(&tasks, &filter, 9).await.into_iter().map(|row| row.task_id).collect();
+    assert_eq!(found, ["task-3", "task-1"]);
+}
+
 /// Each value of a row that is written again has to be stepped over until it is flushed.
 #[tokio::test(start_paused = true)]
 async fn a_partition_is_noted_once_and_again_by_who_does_not_know() {
