@@ -1,7 +1,9 @@
 """Bad input of any kind gets a 4xx in the envelope; the server stays up and stores nothing."""
 
+import http.client
 import json
 import socket
+import time
 import uuid
 
 import httpx
@@ -85,6 +87,28 @@ def test_a_body_above_one_mebibyte_is_refused_with_413(admin, project):
     body = json.dumps({"name": "x" * (1 << 20)}).encode()
     answer = admin.request("POST", project.path("/agents"), expect=413, content=body, headers={"content-type": "application/json"})
     assert answer.json()["error"] == "payload_too_large"
+
+
+def test_a_refusal_before_the_body_has_come_leaves_the_connection_open(server, admin, project):
+    """A client that reads the answer sends its next request on the same connection."""
+    link = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in admin.http.cookies.jar)
+    body = b'{"name": "x"}'
+    for query in ["wait=31", "wait=soon"]:
+        link.putrequest("POST", API + project.path("/commands/retry-task?" + query))
+        for name, value in [("cookie", cookies), ("x-csrf-token", admin.csrf), ("content-type", "application/json")]:
+            link.putheader(name, value)
+        link.putheader("content-length", str(len(body)))
+        link.endheaders()
+        time.sleep(0.3)
+        link.send(body)
+        answer = link.getresponse()
+        assert (answer.status, json.loads(answer.read())["detail"][0]["loc"]) == (422, ["query", "wait"])
+        socket_before = link.sock
+        link.request("GET", "/health")
+        answer = link.getresponse()
+        assert answer.status == 200 and answer.read() and link.sock is socket_before
+    link.close()
 
 
 def test_a_body_that_grows_beyond_the_cap_while_it_streams_is_refused(admin, project):

@@ -16,7 +16,7 @@ use super::{Caller, ProjectScope, Via, authenticate, cookie, project, scope};
 use crate::edge::app::App;
 use crate::edge::audit;
 use crate::edge::error::{ApiError, ApiResult, Denied};
-use crate::edge::extract::body::discard;
+use crate::edge::extract::body::{Rest, discard};
 use crate::edge::extract::path;
 use crate::edge::route::{Access, Found, Route, find};
 
@@ -24,7 +24,12 @@ use crate::edge::route::{Access, Found, Route, find};
 pub async fn guard(app: &App, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     match decide(app, &mut parts).await {
-        Ok(()) => next.run(Request::from_parts(parts, body)).await,
+        Ok(()) => {
+            let (body, rest) = Rest::of(body);
+            let response = next.run(Request::from_parts(parts, body)).await;
+            rest.discard().await;
+            response
+        }
         Err(refused) => {
             let error = refused.noted(app).await;
             discard(body).await;

@@ -1,9 +1,14 @@
 //! A JSON body.
 
-use axum::body::Bytes;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, ready};
+
+use axum::body::{BodyDataStream, Bytes, HttpBody as _};
 use axum::extract::{FromRequest, Request};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
+use futures_util::StreamExt as _;
+use futures_util::stream::poll_fn;
 use serde_json::Value;
 
 use super::fields::{Fields, FromFields};
@@ -71,6 +76,39 @@ pub async fn read<S: Send + Sync>(request: Request, state: &S, limit: usize) -> 
             ApiError::BadRequest { code: "bad_request", message: "the request body could not be read".to_owned() }
         }
     })
+}
+
+/// What a handler leaves of a body: it may refuse a request by its path or query before it reads the body.
+#[derive(Default)]
+pub struct Rest(Arc<Mutex<Option<BodyDataStream>>>);
+
+impl Rest {
+    /// The body for a handler, and what will be left of it.
+    pub fn of(body: axum::body::Body) -> (axum::body::Body, Self) {
+        if body.is_end_stream() {
+            return (body, Self::default());
+        }
+        let rest = Self(Arc::new(Mutex::new(Some(body.into_data_stream()))));
+        let whole = Arc::clone(&rest.0);
+        let read = poll_fn(move |context| {
+            let mut held = whole.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(stream) = held.as_mut() else { return Poll::Ready(None) };
+            let piece = ready!(stream.poll_next_unpin(context));
+            if !matches!(piece, Some(Ok(_))) {
+                *held = None;
+            }
+            Poll::Ready(piece)
+        });
+        (axum::body::Body::from_stream(read), rest)
+    }
+
+    /// Reads what is left ([`discard`]).
+    pub async fn discard(self) {
+        let rest = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(rest) = rest {
+            discard(axum::body::Body::from_stream(rest)).await;
+        }
+    }
 }
 
 /// Reads a body that nobody wants. An answer sent before its request was read ends the connection, and the
